@@ -1,0 +1,65 @@
+# `make` lists the targets. Each one sets up first whatever is missing (bin/setup, which takes no time when nothing is).
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON_BIN := $(VENV)/bin/python
+RECSYS := $(VENV)/bin/recsys
+UV := $(VENV)/bin/uv
+PYTEST := $(PYTHON_BIN) -m pytest
+DEMO_DIR ?= data/demo
+# Folders that are linted; the ones that are not there yet are left out.
+SOURCES := $(wildcard setup.py recsys_spark jobs tests benchmarks airflow_dags notebooks)
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
+
+# Every Spark that a target starts, by python or by spark-submit, has Delta's jars, UTC, enough driver memory and the workers' interpreter.
+export SPARK_CONF_DIR := $(abspath $(VENV)/spark/conf)
+export PYSPARK_PYTHON := $(abspath $(PYTHON_BIN))
+
+.PHONY: help setup ready demo test test-fast lint fmt lock doctor mlflow bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## check Java, make .venv from the lock, fetch Spark's Delta jars
+	@bin/setup
+
+ready:
+	@bin/setup --quiet
+
+demo: ready ## the whole pipeline on a year of real-looking purchases; ARGS="..." goes to `recsys demo`
+	$(RECSYS) demo $(ARGS)
+
+test: ready ## every test that needs no GPU; ARGS="..." goes to pytest
+	$(PYTEST) -m "not gpu" $(ARGS)
+
+test-fast: ready ## the tests that start no JVM: seconds
+	$(PYTEST) -m "not spark and not slow and not gpu" $(ARGS)
+
+lint: ready ## ruff, format, types and the import contracts
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+fmt: ready ## sort imports, fix what ruff can fix, format
+	$(VENV)/bin/ruff check --fix $(SOURCES)
+	$(VENV)/bin/ruff format $(SOURCES)
+
+lock: ready ## resolve requirements/*.txt anew (UPGRADE=1: to the newest versions)
+	$(COMPILE) requirements/tools.in $(if $(UPGRADE),--upgrade) -o requirements/tools.txt
+	$(COMPILE) setup.py --extra demo --extra dev -c requirements/pins.txt $(if $(UPGRADE),--upgrade) -o requirements/default.txt
+
+doctor: ready ## look at this machine and say what is missing
+	$(RECSYS) doctor
+
+mlflow: ready ## MLflow's pages on what the demo logged
+	$(PYTHON_BIN) -m mlflow ui --backend-store-uri sqlite:///$(DEMO_DIR)/mlflow/mlflow.db $(ARGS)
+
+bench: ready ## run benchmarks/bench_*.py, one after the other
+	@for file in $(sort $(wildcard benchmarks/bench_*.py)); do echo "== $$file"; $(PYTHON_BIN) "$$file" $(ARGS) || exit 1; done
+
+clean: ## remove caches and build output; .venv and data/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov \
+		spark-warehouse metastore_db derby.log
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

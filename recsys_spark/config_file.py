@@ -1,0 +1,129 @@
+"""Read a YAML config: defaults <- file <- --set, with errors that name the file, the key and its nearest known neighbour."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from recsys_spark.config import Config
+from recsys_spark.errors import ConfigError
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice; plain YAML would silently keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key_node, deep=True) for key_node, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is written twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Give the configuration of a YAML file (null: the defaults) with `dotted.key=value` overrides on top.
+
+    Raises ConfigError for a missing or malformed file, an unknown key (with its nearest neighbour) or a value out of range.
+    """
+    values = _read_yaml(Path(path)) if path is not None else {}
+    origin = str(path) if path is not None else "the defaults"
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+
+
+def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
+    """Give every set leaf as `dotted.key` -> text, in the order of the config (for MLflow's parameters)."""
+    flat: dict[str, str] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            flat.update(flatten_config(value, f"{prefix}{name}."))
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                is_model = isinstance(entry, BaseModel)
+                flat.update(
+                    flatten_config(entry, f"{prefix}{name}.{key}.")
+                    if is_model
+                    else {f"{prefix}{name}.{key}": str(entry)}
+                )
+        elif value is not None:
+            flat[f"{prefix}{name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return flat
+
+
+def dump_config(config: Config) -> str:
+    """Give the whole configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = _UniqueKeyLoader(path.read_text(encoding="utf-8")).get_single_data()
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} does not exist; conf/ holds examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} must hold keys and values, found {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set expects dotted.key=value, found {override!r}")
+    *parents, leaf = key.strip().split(".")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    target = values
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {parent} holds a value, not keys")
+    target[leaf] = value
+
+
+def _explain(problem: Any, origin: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        return f"{origin}: {key or 'config'}: {problem['msg'].removeprefix('Value error, ')} (found {_short(problem['input'])})"
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"known keys here: {', '.join(known)}"
+    return f"{origin}: unknown key {key}; {hint}"
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        field = model.model_fields.get(part) if model else None
+        model = _model_in(field.annotation) if field else model  # inside a dict of models the key names no field
+    return list(model.model_fields) if model else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """Give the config class that an annotation holds, looking into `X | None` and `dict[str, X]`; null when there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,196 @@
+"""Raw lines -> fields -> our columns, as the config of a source says. Nothing here knows events from items."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark import columns as C
+from recsys_spark.columns import Reason
+from recsys_spark.config import ColumnConfig, SourceConfig
+from recsys_spark.errors import SchemaError
+
+FILTER_RULE = "filter_rule"
+BLANK_LINE = "blank_line"
+
+_TEXT = "_text"
+_CORRUPT = "_corrupt"
+_FAULT = "_fault"
+_RECORD = "_record"
+_LINE = "_line_"
+_BOM = "\ufeff"
+_EPOCH_LIMIT = 10**11  # seconds; the year 5138: beyond it timestamp_seconds may overflow and stop the job
+_JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+_WORDS = re.compile(r"`((?:[^`]|``)+)`|([A-Za-z_]\w*)")
+
+
+def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> DataFrame:
+    """Split raw lines into fields.
+
+    Needs: raw_line (binary), source_file, delivery_date. Gives these and line_hash, fields (map field -> text), filter_rule
+    (`blank_line` or null), reason and detail (null when the line could be read). The header line itself is left out.
+    """
+    text = F.col(C.RAW_LINE).cast("string") if _is_utf8(source) else F.decode(C.RAW_LINE, source.encoding)
+    text = F.when(F.startswith(text, F.lit(_BOM)), F.substring(text, 2, 2**31 - 1)).otherwise(text)
+    with_text = lines.withColumn(_TEXT, F.rtrim(text, F.lit("\r")))
+    if header is not None:
+        with_text = with_text.where(F.col(_TEXT) != F.lit(header))
+    record, fields, is_malformed = _json_record() if source.format != "csv" else _csv_record(source, header)
+    reason = (
+        F.when(F.octet_length(C.RAW_LINE) > source.max_line_bytes, Reason.TOO_LONG)
+        .when(F.lit(_is_utf8(source)) & ~F.is_valid_utf8(F.col(_TEXT)), Reason.INVALID_ENCODING)
+        .when(F.contains(F.col(_TEXT), F.lit("\0")), Reason.NUL_BYTE)
+        .when(is_malformed, Reason.MALFORMED)
+    )
+    is_blank = F.trim(_TEXT) == ""
+    # the record is a column of its own, because Spark would parse the line again for every expression that uses it
+    return with_text.withColumn(_RECORD, record).select(
+        C.RAW_LINE, C.SOURCE_FILE, C.DELIVERY_DATE, fields.alias(C.FIELDS),
+        F.substring(F.sha2(C.RAW_LINE, 256), 1, 32).alias(C.LINE_HASH),
+        F.when(is_blank, BLANK_LINE).alias(FILTER_RULE),
+        F.when(~is_blank, reason).alias(C.REASON),
+        F.lit(None).cast("string").alias(C.DETAIL),
+    )  # fmt: skip
+
+
+def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str, ...] = ()) -> DataFrame:
+    """Give one string column per configured column of ours beside the line's own columns.
+
+    Needs the columns of `parse_lines`. Gives them with filter_rule set to the first named rule that holds, one column per
+    key of source.columns (still text), extra_fields under their own names with a leading underscore, and attributes: the
+    fields that no column uses.
+    """
+    expressions = [*source.filters.values(), *[c.expression for c in source.columns.values() if c.expression]]
+    plain = [c.column for c in source.columns.values() if c.column]
+    wanted = sorted({*plain, *extra_fields, *(name for text in expressions for name in _names_in(text))})
+    # The source's fields become columns under their own names, so that a rule may use them; ours step aside meanwhile.
+    lines = parsed.select(*[F.col(name).alias(_LINE + name) for name in parsed.columns])
+    flat = lines.select("*", *[F.col(_LINE + C.FIELDS).getItem(name).alias(name) for name in wanted])
+    is_readable = F.col(_LINE + C.REASON).isNull()
+    rule = F.col(_LINE + FILTER_RULE)
+    for name, condition in source.filters.items():
+        rule = F.coalesce(rule, F.when(is_readable & F.expr(f"({condition})"), name))
+    used = sorted({*plain, *extra_fields})
+    rest = F.map_filter(_LINE + C.FIELDS, lambda key, value: ~key.isin(used) & value.isNotNull())
+    return flat.select(
+        *[F.col(_LINE + name).alias(name) for name in parsed.columns if name not in (FILTER_RULE, C.FIELDS)],
+        rule.alias(FILTER_RULE),
+        *[_origin(column).alias(name) for name, column in source.columns.items()],
+        *[F.col(f"`{name}`").alias(f"_{name}") for name in extra_fields],
+        rest.alias(C.ATTRIBUTES),
+    )
+
+
+def name_first_fault(lines: DataFrame, checks: list[tuple[Column, str, str]]) -> DataFrame:
+    """Set reason and detail to the first (condition, reason, detail) that holds; a line that has a reason keeps it."""
+    # one chain gives both, because Spark would evaluate two chains one after the other for every line
+    fault = F.when(F.col(C.REASON).isNotNull(), F.concat(C.REASON, F.lit(":")))
+    for condition, reason, detail in checks:
+        fault = fault.when(condition, f"{reason}:{detail}")
+    parts = F.split(_FAULT, ":", 2)
+    detail = F.nullif(parts.getItem(1), F.lit(""))
+    return lines.withColumn(_FAULT, fault).withColumns({C.REASON: parts.getItem(0), C.DETAIL: detail}).drop(_FAULT)
+
+
+def is_missing(column: str) -> Column:
+    """True where a required text is null or blank."""
+    return F.col(column).isNull() | (F.trim(column) == "")
+
+
+def as_double(column: str) -> Column:
+    """Text -> double; null where it is no finite number."""
+    number = F.col(column).try_cast("double")
+    return F.when(F.abs(number) < float("inf"), number)  # Spark orders NaN above infinity
+
+
+def as_integer_text(column: str) -> Column:
+    """Text -> whole number as text without leading zeros or a point ("17850.0" -> "17850"); null where it is none."""
+    number = F.col(column).try_cast(T.DecimalType(38, 6))
+    return F.when(number == F.floor(number), F.floor(number).try_cast("bigint").cast("string"))
+
+
+def as_timestamp(column: str, timestamp_format: str | None) -> Column:
+    """Text -> UTC timestamp; null where it does not fit the format. Null format: ISO 8601, at least a full date."""
+    text = F.trim(column)
+    if timestamp_format in ("epoch_seconds", "epoch_millis"):
+        seconds = text.try_cast("double") / (1000 if timestamp_format == "epoch_millis" else 1)
+        return F.when(F.abs(seconds) < _EPOCH_LIMIT, F.timestamp_micros((seconds * 1_000_000).try_cast("bigint")))
+    if timestamp_format is None:
+        # without this guard "12:30" would be read as half past twelve of today
+        return F.when(text.like("____-_%-_%"), text.try_cast("timestamp"))
+    return F.try_to_timestamp(text, F.lit(timestamp_format))
+
+
+def is_nested(column: str, source: SourceConfig, field: str | None) -> Column:
+    """True where a JSON field that should be flat holds an object or a list. Text that merely starts with a brace is flat."""
+    if source.format == "csv" or field is None:
+        return F.lit(False)
+    whole = F.try_parse_json(F.decode(C.RAW_LINE, source.encoding))
+    path = f"$['{field}']"
+    kind = F.schema_of_variant(F.try_variant_get(whole, path, "variant")) if "'" not in field else F.lit("OBJECT")
+    starts_like_one = F.startswith(column, F.lit("{")) | F.startswith(column, F.lit("["))
+    return F.when(starts_like_one, kind.rlike("^(OBJECT|ARRAY)")).otherwise(False)
+
+
+def _origin(column: ColumnConfig) -> Column:
+    if column.value is not None:
+        return F.lit(column.value)
+    if column.expression is not None:
+        return F.expr(f"({column.expression})").cast("string")
+    return F.col(f"`{column.column}`")
+
+
+def _names_in(expression: str) -> list[str]:
+    """Every word of a SQL expression that may name a field; words that are functions just become unused columns."""
+    without_literals = re.sub(r"'(?:[^'\\]|\\.|'')*'", "", expression)
+    return [quoted.replace("``", "`") or word for quoted, word in _WORDS.findall(without_literals)]
+
+
+def _is_utf8(source: SourceConfig) -> bool:
+    return source.format == "parquet" or source.encoding.replace("-", "").replace("_", "").lower() == "utf8"
+
+
+def _json_record() -> tuple[Column, Column, Column]:
+    # Inside brackets a line of two glued objects, or one with text behind it, is malformed; from_json alone would read
+    # the first object and drop the rest without a word.
+    record = F.from_json(F.concat(F.lit("["), F.col(_TEXT), F.lit("]")), "array<map<string,string>>", _JSON_OPTIONS)
+    fields = F.get(F.col(_RECORD), F.lit(0))
+    return record, fields, F.coalesce(F.size(_RECORD) != 1, F.lit(True)) | fields.isNull()
+
+
+def _csv_record(source: SourceConfig, header: str | None) -> tuple[Column, Column, Column]:
+    names = header_names(source, header)
+    columns = [f"c{i}" for i in range(len(names))]
+    schema = T.StructType([T.StructField(column, T.StringType()) for column in [*columns, _CORRUPT]])
+    # an empty quote option would mean the default; the NUL character switches quoting off
+    options = {"sep": source.delimiter, "quote": source.quote or "\0", "escape": source.quote or "\0",
+               "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}  # fmt: skip
+    record = F.from_csv(F.col(_TEXT), schema.simpleString(), options)
+    values = F.array(*[F.col(f"{_RECORD}.{column}") for column in columns])
+    return record, F.map_from_arrays(F.array(*map(F.lit, names)), values), F.col(f"{_RECORD}.{_CORRUPT}").isNotNull()
+
+
+def header_names(source: SourceConfig, header: str | None) -> list[str]:
+    """Give the field names of a CSV source: the configured list, or the header line split. Raises SchemaError for doubtful ones."""
+    if isinstance(source.header, tuple):
+        return list(source.header)
+    if header is None:
+        raise SchemaError(f"source {source.name!r}: a CSV without a header line needs sources.*.header as a list of names")
+    if len(source.delimiter) == 1:
+        names = next(csv.reader([header], delimiter=source.delimiter, quotechar=source.quote or None,
+                                quoting=csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE), [])  # fmt: skip
+    else:
+        names = header.split(source.delimiter)
+    names = [name.strip() for name in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    missing = sorted({c.column for c in source.columns.values() if c.column} - set(names))
+    if twice or (missing and len(missing) == len({c.column for c in source.columns.values() if c.column})):
+        raise SchemaError(
+            f"source {source.name!r}: header line {names} "
+            + (f"names {twice} twice" if twice else f"has none of the configured fields {missing}; check sources.*.columns and delimiter")
+        )
+    return names

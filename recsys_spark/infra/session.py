@@ -1,0 +1,78 @@
+"""The one place that starts Spark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark import StorageLevel
+from pyspark.errors import (
+    AnalysisException,
+    ArithmeticException,
+    DateTimeException,
+    IllegalArgumentException,
+    NumberFormatException,
+    ParseException,
+)
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.config import Config
+from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.infra.jvm import use_spark_conf
+
+
+def build_session(config: Config) -> SparkSession:
+    """Start the session (or give the running one with the config's SQL settings applied) and check that Delta is on its class path.
+
+    Settings that are fixed when the JVM starts (jars, driver memory, Delta's extension) come from spark-defaults.conf.
+    Raises ConfigError when Java or Delta's jars are missing.
+    """
+    use_spark_conf()
+    builder = SparkSession.builder.appName(config.spark.app_name)
+    if config.spark.master is not None:
+        builder = builder.master(config.spark.master)
+    builder = builder.config("spark.sql.session.timeZone", "UTC")
+    if config.spark.shuffle_partitions is not None:
+        builder = builder.config("spark.sql.shuffle.partitions", config.spark.shuffle_partitions)
+    for key, value in config.spark.conf.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    if "DeltaSparkSessionExtension" not in spark.conf.get("spark.sql.extensions", ""):
+        spark.stop()
+        raise ConfigError(
+            "this Spark session knows no Delta tables: spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension "
+            f"(SPARK_CONF_DIR is {os.environ.get('SPARK_CONF_DIR', 'not set')}); run `make setup`, then set SPARK_CONF_DIR "
+            "to .venv/spark/conf"
+        )
+    return spark
+
+
+@contextmanager
+def persisted(rows: DataFrame) -> Iterator[DataFrame]:
+    """Keep a frame that is used several times in memory, on disk where it does not fit, and let it go at the end."""
+    kept = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
+
+
+@contextmanager
+def rule_errors_explained(source: str) -> Iterator[None]:
+    """Turn Spark's errors about a configured filter or expression into ConfigError or DataError that say where to look."""
+    try:
+        yield
+    except (AnalysisException, ParseException) as error:
+        raise ConfigError(
+            f"source {source!r}: a filter, expression or format of its config is not valid Spark SQL: {_first_line(error)}"
+        ) from error
+    except (NumberFormatException, ArithmeticException, DateTimeException, IllegalArgumentException) as error:
+        raise DataError(
+            f"source {source!r}: a filter or expression of its config fails on a line: {_first_line(error)}; "
+            "fields are text that may hold anything: use try_cast(field AS type) or try_to_timestamp"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

