@@ -275,7 +275,7 @@ class EvaluationConfig(BaseConfig):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of the intervals over users."""
     example_user: str | None = None
-    """User whose list is shown in the report; null takes a user of median activity."""
+    """User whose history and lists the report shows by id, or `median` for the one of median activity; null shows nobody's."""
 
 
 class TrackingConfig(BaseConfig):

@@ -6,7 +6,58 @@ from dataclasses import dataclass
 
 from pyspark.sql import types as T
 
-from recsys_spark import columns as C
+from recsys_spark.columns import (
+    ATTRIBUTES,
+    BRAND,
+    CATEGORY,
+    CI_HIGH,
+    CI_LOW,
+    COUNT,
+    CUTOFF,
+    DETAIL,
+    EVENT_DATE,
+    EVENT_ID,
+    EVENT_TYPE,
+    FIRST_TIMESTAMP,
+    INGEST_RUN,
+    IS_FALLBACK,
+    ITEM_ID,
+    ITEM_IDX,
+    LAST_TIMESTAMP,
+    LINE_HASH,
+    METRIC,
+    MODEL,
+    MODEL_VERSION,
+    NEIGHBOUR_ID,
+    NUM_USERS,
+    OCCURRENCE,
+    PRICE,
+    PROTOCOL,
+    QUERY,
+    RANK,
+    RAW_LINE,
+    REASON,
+    RUN_DATE,
+    RUN_ID,
+    SCORE,
+    SESSION_ID,
+    SIMILARITY,
+    SLICE,
+    SOURCE,
+    SOURCE_FILE,
+    TASK,
+    TEXT,
+    TEXT_HASH,
+    TIMESTAMP,
+    TITLE,
+    UPDATED_AT,
+    USER_ID,
+    USER_IDX,
+    VALUE,
+    VECTOR,
+    WEIGHT,
+    K,
+)
 
 _STRING, _DOUBLE, _LONG, _INT = T.StringType(), T.DoubleType(), T.LongType(), T.IntegerType()
 _TIMESTAMP, _DATE, _VECTOR = T.TimestampType(), T.DateType(), T.ArrayType(T.FloatType())
@@ -29,113 +80,111 @@ def _struct(*fields: tuple[str, T.DataType] | tuple[str, T.DataType, bool]) -> T
 
 
 EVENTS = _struct(
-    (C.EVENT_ID, _STRING, False),
-    (C.USER_ID, _STRING, False),
-    (C.ITEM_ID, _STRING),
-    (C.EVENT_TYPE, _STRING, False),
-    (C.TIMESTAMP, _TIMESTAMP, False),
-    (C.SESSION_ID, _STRING),
-    (C.QUERY, _STRING),
-    (C.VALUE, _DOUBLE),
-    (C.ATTRIBUTES, _ATTRIBUTES),
-    (C.EVENT_DATE, _DATE, False),
-    (C.SOURCE, _STRING, False),
-    (C.INGEST_RUN, _STRING, False),
+    (EVENT_ID, _STRING, False),
+    (USER_ID, _STRING, False),
+    (ITEM_ID, _STRING),
+    (EVENT_TYPE, _STRING, False),
+    (TIMESTAMP, _TIMESTAMP, False),
+    (SESSION_ID, _STRING),
+    (QUERY, _STRING),
+    (VALUE, _DOUBLE),
+    (ATTRIBUTES, _ATTRIBUTES),
+    (EVENT_DATE, _DATE, False),
+    (SOURCE, _STRING, False),
+    (INGEST_RUN, _STRING, False),
 )
 
 QUARANTINE = _struct(
-    (C.SOURCE_FILE, _STRING, False),
-    (C.LINE_HASH, _STRING, False),
-    (C.OCCURRENCE, _INT, False),
-    (C.RAW_LINE, T.BinaryType()),
-    (C.REASON, _STRING, False),
-    (C.DETAIL, _STRING),
-    (C.SOURCE, _STRING, False),
-    (C.INGEST_RUN, _STRING, False),
+    (SOURCE_FILE, _STRING, False),
+    (LINE_HASH, _STRING, False),
+    (OCCURRENCE, _INT, False),
+    (RAW_LINE, T.BinaryType()),
+    (REASON, _STRING, False),
+    (DETAIL, _STRING),
+    (SOURCE, _STRING, False),
+    (INGEST_RUN, _STRING, False),
 )
 
 ITEMS = _struct(
-    (C.ITEM_ID, _STRING, False),
-    (C.TITLE, _STRING),
-    (C.TEXT, _STRING),
-    (C.CATEGORY, _STRING),
-    (C.BRAND, _STRING),
-    (C.PRICE, _DOUBLE),
-    (C.ATTRIBUTES, _ATTRIBUTES),
-    (C.UPDATED_AT, _TIMESTAMP),
-    (C.TEXT_HASH, _STRING, False),
-    (C.SOURCE, _STRING, False),
-    (C.INGEST_RUN, _STRING, False),
+    (ITEM_ID, _STRING, False),
+    (TITLE, _STRING),
+    (TEXT, _STRING),
+    (CATEGORY, _STRING),
+    (BRAND, _STRING),
+    (PRICE, _DOUBLE),
+    (ATTRIBUTES, _ATTRIBUTES),
+    (UPDATED_AT, _TIMESTAMP),
+    (TEXT_HASH, _STRING, False),
+    (SOURCE, _STRING, False),
+    (INGEST_RUN, _STRING, False),
 )
 
 INTERACTIONS = _struct(
-    (C.USER_ID, _STRING, False),
-    (C.ITEM_ID, _STRING, False),
-    (C.WEIGHT, _DOUBLE, False),
-    (C.COUNT, _LONG, False),
-    (C.FIRST_TIMESTAMP, _TIMESTAMP, False),
-    (C.LAST_TIMESTAMP, _TIMESTAMP, False),
-    (C.CUTOFF, _DATE, False),
+    (USER_ID, _STRING, False),
+    (ITEM_ID, _STRING, False),
+    (WEIGHT, _DOUBLE, False),
+    (COUNT, _LONG, False),
+    (FIRST_TIMESTAMP, _TIMESTAMP, False),
+    (LAST_TIMESTAMP, _TIMESTAMP, False),
+    (CUTOFF, _DATE, False),
 )
 
-USER_INDEX = _struct((C.USER_ID, _STRING, False), (C.USER_IDX, _INT, False))
-ITEM_INDEX = _struct((C.ITEM_ID, _STRING, False), (C.ITEM_IDX, _INT, False))
+USER_INDEX = _struct((USER_ID, _STRING, False), (USER_IDX, _INT, False))
+ITEM_INDEX = _struct((ITEM_ID, _STRING, False), (ITEM_IDX, _INT, False))
 
-_MODEL_COLUMNS = ((C.MODEL, _STRING, False), (C.MODEL_VERSION, _STRING, False), (C.RUN_DATE, _DATE, False))
+_MODEL_COLUMNS = ((MODEL, _STRING, False), (MODEL_VERSION, _STRING, False), (RUN_DATE, _DATE, False))
 
-USER_VECTORS = _struct((C.USER_ID, _STRING, False), (C.VECTOR, _VECTOR, False), *_MODEL_COLUMNS)
-ITEM_VECTORS = _struct((C.ITEM_ID, _STRING, False), (C.VECTOR, _VECTOR, False), *_MODEL_COLUMNS)
+USER_VECTORS = _struct((USER_ID, _STRING, False), (VECTOR, _VECTOR, False), *_MODEL_COLUMNS)
+ITEM_VECTORS = _struct((ITEM_ID, _STRING, False), (VECTOR, _VECTOR, False), *_MODEL_COLUMNS)
 ITEM_NEIGHBOURS = _struct(
-    (C.ITEM_ID, _STRING, False),
-    (C.NEIGHBOUR_ID, _STRING, False),
-    (C.SIMILARITY, T.FloatType(), False),
+    (ITEM_ID, _STRING, False),
+    (NEIGHBOUR_ID, _STRING, False),
+    (SIMILARITY, T.FloatType(), False),
     *_MODEL_COLUMNS,
 )
 
 RECOMMENDATIONS = _struct(
-    (C.USER_ID, _STRING, False),
-    (C.ITEM_ID, _STRING, False),
-    (C.SCORE, T.FloatType(), False),
-    (C.RANK, _INT, False),
-    (C.MODEL, _STRING, False),
-    (C.MODEL_VERSION, _STRING, False),
-    (C.RUN_DATE, _DATE, False),
-    (C.TASK, _STRING, False),
-    (C.IS_FALLBACK, T.BooleanType(), False),
+    (USER_ID, _STRING, False),
+    (ITEM_ID, _STRING, False),
+    (SCORE, T.FloatType(), False),
+    (RANK, _INT, False),
+    (MODEL, _STRING, False),
+    (MODEL_VERSION, _STRING, False),
+    (RUN_DATE, _DATE, False),
+    (TASK, _STRING, False),
+    (IS_FALLBACK, T.BooleanType(), False),
 )
 
 METRICS = _struct(
-    (C.RUN_ID, _STRING, False),
-    (C.MODEL, _STRING, False),
-    (C.TASK, _STRING, False),
-    (C.PROTOCOL, _STRING, False),
-    (C.SLICE, _STRING, False),
-    (C.METRIC, _STRING, False),
-    (C.K, _INT, False),
-    (C.VALUE, _DOUBLE, False),
-    (C.CI_LOW, _DOUBLE),
-    (C.CI_HIGH, _DOUBLE),
-    (C.NUM_USERS, _LONG, False),
-    (C.RUN_DATE, _DATE, False),
-    (C.MODEL_VERSION, _STRING, False),
+    (RUN_ID, _STRING, False),
+    (MODEL, _STRING, False),
+    (TASK, _STRING, False),
+    (PROTOCOL, _STRING, False),
+    (SLICE, _STRING, False),
+    (METRIC, _STRING, False),
+    (K, _INT, False),
+    (VALUE, _DOUBLE, False),
+    (CI_LOW, _DOUBLE),
+    (CI_HIGH, _DOUBLE),
+    (NUM_USERS, _LONG, False),
+    (RUN_DATE, _DATE, False),
+    (MODEL_VERSION, _STRING, False),
 )
 
-_PER_MODEL = (C.RUN_DATE, C.MODEL)
+_PER_MODEL = (RUN_DATE, MODEL)
 
 TABLES: dict[str, TableSpec] = {
-    "events": TableSpec(EVENTS, (C.EVENT_ID,), (C.EVENT_DATE,)),
-    "events_late": TableSpec(EVENTS, (C.EVENT_ID,)),
-    "events_quarantine": TableSpec(QUARANTINE, (C.SOURCE_FILE, C.LINE_HASH, C.OCCURRENCE)),
-    "items": TableSpec(ITEMS, (C.ITEM_ID,)),
-    "items_quarantine": TableSpec(QUARANTINE, (C.SOURCE_FILE, C.LINE_HASH, C.OCCURRENCE)),
-    "interactions": TableSpec(INTERACTIONS, (C.CUTOFF, C.USER_ID, C.ITEM_ID), (C.CUTOFF,)),
-    "user_index": TableSpec(USER_INDEX, (C.USER_ID,)),
-    "item_index": TableSpec(ITEM_INDEX, (C.ITEM_ID,)),
-    "user_vectors": TableSpec(USER_VECTORS, (*_PER_MODEL, C.USER_ID), _PER_MODEL),
-    "item_vectors": TableSpec(ITEM_VECTORS, (*_PER_MODEL, C.ITEM_ID), _PER_MODEL),
-    "item_neighbours": TableSpec(ITEM_NEIGHBOURS, (*_PER_MODEL, C.ITEM_ID, C.NEIGHBOUR_ID), _PER_MODEL),
-    "recommendations": TableSpec(
-        RECOMMENDATIONS, (C.RUN_DATE, C.TASK, C.MODEL, C.USER_ID, C.RANK), (C.RUN_DATE, C.TASK, C.MODEL)
-    ),
-    "metrics": TableSpec(METRICS, (C.RUN_ID, C.MODEL, C.TASK, C.PROTOCOL, C.SLICE, C.METRIC, C.K), (C.RUN_DATE,)),
+    "events": TableSpec(EVENTS, (EVENT_ID,), (EVENT_DATE,)),
+    "events_late": TableSpec(EVENTS, (EVENT_ID,)),
+    "events_quarantine": TableSpec(QUARANTINE, (SOURCE_FILE, LINE_HASH, OCCURRENCE)),
+    "items": TableSpec(ITEMS, (ITEM_ID,)),
+    "items_quarantine": TableSpec(QUARANTINE, (SOURCE_FILE, LINE_HASH, OCCURRENCE)),
+    "interactions": TableSpec(INTERACTIONS, (CUTOFF, USER_ID, ITEM_ID), (CUTOFF,)),
+    "user_index": TableSpec(USER_INDEX, (USER_ID,)),
+    "item_index": TableSpec(ITEM_INDEX, (ITEM_ID,)),
+    "user_vectors": TableSpec(USER_VECTORS, (*_PER_MODEL, USER_ID), _PER_MODEL),
+    "item_vectors": TableSpec(ITEM_VECTORS, (*_PER_MODEL, ITEM_ID), _PER_MODEL),
+    "item_neighbours": TableSpec(ITEM_NEIGHBOURS, (*_PER_MODEL, ITEM_ID, NEIGHBOUR_ID), _PER_MODEL),
+    "recommendations": TableSpec(RECOMMENDATIONS, (RUN_DATE, TASK, MODEL, USER_ID, RANK), (RUN_DATE, TASK, MODEL)),
+    "metrics": TableSpec(METRICS, (RUN_ID, MODEL, TASK, PROTOCOL, SLICE, METRIC, K), (RUN_DATE,)),
 }

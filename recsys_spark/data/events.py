@@ -6,12 +6,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
-from recsys_spark.columns import Reason
+from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
 from recsys_spark.config import ColumnConfig, EventSourceConfig
 from recsys_spark.data import sources
 
-_OPTIONAL = (C.SESSION_ID, C.QUERY, C.VALUE)
+_OPTIONAL = (SESSION_ID, QUERY, VALUE)
 _RAW = "_raw_"
 _BASE_ID = "_base_id"
 
@@ -29,34 +28,34 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig) -> DataFrame:
         mapped = mapped.withColumn(_RAW + name, raw)
     typed = mapped.withColumns({name: _typed(name, source.columns.get(name)) for name in _event_columns(source)})
     checked = sources.name_first_fault(typed, _checks(source))
-    event_id = _hashed_event_id(source) if source.event_id else F.col(C.EVENT_ID)
+    event_id = _hashed_event_id(source) if source.event_id else F.col(EVENT_ID)
     checked = checked.withColumn(_BASE_ID, event_id)
     if source.event_id is not None and source.event_id.numbered:
-        same = W.partitionBy(C.SOURCE_FILE, _BASE_ID).orderBy(C.LINE_HASH)
+        same = W.partitionBy(SOURCE_FILE, _BASE_ID).orderBy(LINE_HASH)
         number = F.row_number().over(same)
         checked = checked.withColumn(_BASE_ID, F.when(number > 1, F.concat_ws("-", _BASE_ID, number)).otherwise(F.col(_BASE_ID)))
     return checked.select(
-        F.when(F.col(C.REASON).isNotNull(), F.col(C.RAW_LINE)).alias(C.RAW_LINE),  # the others' text travels no further
-        C.SOURCE_FILE, C.LINE_HASH, C.DELIVERY_DATE, sources.FILTER_RULE, C.REASON, C.DETAIL,
-        F.col(_BASE_ID).alias(C.EVENT_ID), C.USER_ID,
-        F.when(~sources.is_missing(C.ITEM_ID), F.col(C.ITEM_ID)).alias(C.ITEM_ID),
-        C.EVENT_TYPE, C.TIMESTAMP, C.SESSION_ID, C.QUERY, C.VALUE, C.ATTRIBUTES,
-        F.to_date(C.TIMESTAMP).alias(C.EVENT_DATE), F.lit(source.name).alias(C.SOURCE),
+        F.when(F.col(REASON).isNotNull(), F.col(RAW_LINE)).alias(RAW_LINE),  # the others' text travels no further
+        SOURCE_FILE, LINE_HASH, DELIVERY_DATE, sources.FILTER_RULE, REASON, DETAIL,
+        F.col(_BASE_ID).alias(EVENT_ID), USER_ID,
+        F.when(~sources.is_missing(ITEM_ID), F.col(ITEM_ID)).alias(ITEM_ID),
+        EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, ATTRIBUTES,
+        F.to_date(TIMESTAMP).alias(EVENT_DATE), F.lit(source.name).alias(SOURCE),
     )  # fmt: skip
 
 
 def _event_columns(source: EventSourceConfig) -> list[str]:
-    return [name for name in (C.EVENT_ID, C.USER_ID, C.ITEM_ID, C.EVENT_TYPE, C.TIMESTAMP, *_OPTIONAL)
+    return [name for name in (EVENT_ID, USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, *_OPTIONAL)
             if name in source.columns or name in _OPTIONAL]  # fmt: skip
 
 
 def _typed(name: str, column: ColumnConfig | None) -> Column:
     raw = _RAW + name
-    if name == C.TIMESTAMP:
+    if name == TIMESTAMP:
         return sources.as_timestamp(raw, column.timestamp_format if column else None)
-    if name == C.VALUE or (column and column.type == "double"):
+    if name == VALUE or (column and column.type == "double"):
         number = sources.as_double(raw)
-        return number if name == C.VALUE else number.cast("string")
+        return number if name == VALUE else number.cast("string")
     return sources.as_integer_text(raw) if column and column.type == "integer" else F.col(raw)
 
 
@@ -66,25 +65,25 @@ def _checks(source: EventSourceConfig) -> list[tuple[Column, str, str]]:
         (sources.is_nested(_RAW + name, source, column.column), Reason.NESTED_VALUE, name)
         for name, column in source.columns.items()
     ]
-    for name in (C.EVENT_ID, C.USER_ID, C.EVENT_TYPE, C.TIMESTAMP):
+    for name in (EVENT_ID, USER_ID, EVENT_TYPE, TIMESTAMP):
         if name in source.columns:
             checks.append((sources.is_missing(_RAW + name), Reason.MISSING_FIELD, name))
-    item_required = ~F.col(_RAW + C.EVENT_TYPE).isin(list(source.item_optional_for)) if source.item_optional_for else F.lit(True)
-    checks.append((item_required & sources.is_missing(_RAW + C.ITEM_ID), Reason.MISSING_FIELD, C.ITEM_ID))
+    item_required = ~F.col(_RAW + EVENT_TYPE).isin(list(source.item_optional_for)) if source.item_optional_for else F.lit(True)
+    checks.append((item_required & sources.is_missing(_RAW + ITEM_ID), Reason.MISSING_FIELD, ITEM_ID))
     if source.event_id is not None:
         checks += [(F.col(f"_{field}").isNull(), Reason.MISSING_FIELD, field) for field in source.event_id.hash_of]
     for name, column in source.columns.items():
-        if name != C.TIMESTAMP and (column.type in ("integer", "double") or name == C.VALUE):
+        if name != TIMESTAMP and (column.type in ("integer", "double") or name == VALUE):
             checks.append((~sources.is_missing(_RAW + name) & F.col(name).isNull(), Reason.WRONG_TYPE, name))
     if source.event_types is not None:
-        checks.append((~F.col(C.EVENT_TYPE).isin(list(source.event_types)), Reason.UNKNOWN_EVENT_TYPE, C.EVENT_TYPE))
-    too_early = F.col(C.TIMESTAMP) < F.lit(source.timestamp_min).cast("timestamp")
-    too_late = F.col(C.TIMESTAMP) >= F.lit(source.timestamp_max).cast("timestamp")
-    ahead = F.col(C.TIMESTAMP) >= F.date_add(C.DELIVERY_DATE, source.max_days_ahead + 1).cast("timestamp")
+        checks.append((~F.col(EVENT_TYPE).isin(list(source.event_types)), Reason.UNKNOWN_EVENT_TYPE, EVENT_TYPE))
+    too_early = F.col(TIMESTAMP) < F.lit(source.timestamp_min).cast("timestamp")
+    too_late = F.col(TIMESTAMP) >= F.lit(source.timestamp_max).cast("timestamp")
+    ahead = F.col(TIMESTAMP) >= F.date_add(DELIVERY_DATE, source.max_days_ahead + 1).cast("timestamp")
     return [
         *checks,
-        (F.col(C.TIMESTAMP).isNull(), Reason.BAD_TIMESTAMP, C.TIMESTAMP),
-        (too_early | too_late, Reason.TIMESTAMP_OUT_OF_RANGE, C.TIMESTAMP),
+        (F.col(TIMESTAMP).isNull(), Reason.BAD_TIMESTAMP, TIMESTAMP),
+        (too_early | too_late, Reason.TIMESTAMP_OUT_OF_RANGE, TIMESTAMP),
         (F.coalesce(ahead, F.lit(False)), Reason.TIMESTAMP_OUT_OF_RANGE, "later than its delivery"),
     ]
 

@@ -7,7 +7,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
+from recsys_spark.columns import (COUNT, CUTOFF, EVENT_TYPE, FIRST_TIMESTAMP, ITEM_ID, LAST_TIMESTAMP, TIMESTAMP, USER_ID, WEIGHT)
 from recsys_spark.config import InteractionsConfig
 from recsys_spark.data.split import events_before
 
@@ -21,19 +21,19 @@ def build_interactions(events: DataFrame, config: InteractionsConfig, cutoff: da
     type weight * 0.5^(age at the cutoff / half-life), count, first and last timestamp. Left out: events without an item, types
     of weight 0, and items, then users, with fewer events than the config asks.
     """
-    past = events_before(events, cutoff).where(F.col(C.ITEM_ID).isNotNull())
+    past = events_before(events, cutoff).where(F.col(ITEM_ID).isNotNull())
     weighted = past.withColumn("_type_weight", _type_weight(config)).where(F.col("_type_weight") > 0)
     weight = F.col("_type_weight") * decay(cutoff, config.half_life_days)
-    pairs = weighted.groupBy(C.USER_ID, C.ITEM_ID).agg(
-        F.sum(weight).alias(C.WEIGHT),
-        F.count("*").alias(C.COUNT),
-        F.min(C.TIMESTAMP).alias(C.FIRST_TIMESTAMP),
-        F.max(C.TIMESTAMP).alias(C.LAST_TIMESTAMP),
+    pairs = weighted.groupBy(USER_ID, ITEM_ID).agg(
+        F.sum(weight).alias(WEIGHT),
+        F.count("*").alias(COUNT),
+        F.min(TIMESTAMP).alias(FIRST_TIMESTAMP),
+        F.max(TIMESTAMP).alias(LAST_TIMESTAMP),
     )
-    pairs = _with_enough_events(pairs, C.ITEM_ID, config.min_item_events)
-    pairs = _with_enough_events(pairs, C.USER_ID, config.min_user_events)
+    pairs = _with_enough_events(pairs, ITEM_ID, config.min_item_events)
+    pairs = _with_enough_events(pairs, USER_ID, config.min_user_events)
     return pairs.select(
-        C.USER_ID, C.ITEM_ID, C.WEIGHT, C.COUNT, C.FIRST_TIMESTAMP, C.LAST_TIMESTAMP, F.lit(cutoff).alias(C.CUTOFF)
+        USER_ID, ITEM_ID, WEIGHT, COUNT, FIRST_TIMESTAMP, LAST_TIMESTAMP, F.lit(cutoff).alias(CUTOFF)
     )
 
 
@@ -41,19 +41,19 @@ def decay(cutoff: date, half_life_days: float | None) -> Column:
     """0.5^(days from timestamp to the cutoff / half-life); 1 without a half-life."""
     if half_life_days is None:
         return F.lit(1.0)
-    age_days = (F.lit(cutoff).cast("timestamp").cast("double") - F.col(C.TIMESTAMP).cast("double")) / _SECONDS_PER_DAY
+    age_days = (F.lit(cutoff).cast("timestamp").cast("double") - F.col(TIMESTAMP).cast("double")) / _SECONDS_PER_DAY
     return F.pow(F.lit(0.5), age_days / half_life_days)
 
 
 def _type_weight(config: InteractionsConfig) -> Column:
     weight = F.lit(config.default_weight)
     for event_type, value in config.event_weights.items():
-        weight = F.when(F.col(C.EVENT_TYPE) == event_type, F.lit(value)).otherwise(weight)
+        weight = F.when(F.col(EVENT_TYPE) == event_type, F.lit(value)).otherwise(weight)
     return weight
 
 
 def _with_enough_events(pairs: DataFrame, column: str, minimum: int) -> DataFrame:
     if minimum <= 1:
         return pairs
-    enough = pairs.groupBy(column).agg(F.sum(C.COUNT).alias("_events")).where(F.col("_events") >= minimum)
+    enough = pairs.groupBy(column).agg(F.sum(COUNT).alias("_events")).where(F.col("_events") >= minimum)
     return pairs.join(enough.select(column), on=column, how="left_semi")

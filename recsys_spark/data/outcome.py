@@ -8,8 +8,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
-from recsys_spark.columns import Bucket
+from recsys_spark.columns import (BUCKET, DETAIL, LINE_HASH, OCCURRENCE, REASON, SOURCE_FILE, Bucket)
 from recsys_spark.data.sources import FILTER_RULE
 from recsys_spark.errors import DataError
 from recsys_spark.schemas import QUARANTINE
@@ -21,16 +20,16 @@ BUCKETS = (
 
 def count_lines(lines: DataFrame) -> DataFrame:
     """Needs bucket, reason, detail, filter_rule. Gives one row per combination with the number of lines."""
-    return lines.groupBy(C.BUCKET, C.REASON, C.DETAIL, FILTER_RULE).agg(F.count("*").alias("lines"))
+    return lines.groupBy(BUCKET, REASON, DETAIL, FILTER_RULE).agg(F.count("*").alias("lines"))
 
 
 def bucket_counts(rows: Iterable[Row]) -> dict[str, float]:
     """Give lines by bucket (every bucket, 0 where empty), and `filtered.RULE`, `quarantined.REASON` where there are any."""
     counts: dict[str, float] = dict.fromkeys(BUCKETS, 0)
     for row in rows:
-        bucket = row[C.BUCKET]
+        bucket = row[BUCKET]
         counts[bucket] += row["lines"]
-        part = {Bucket.FILTERED: row[FILTER_RULE], Bucket.QUARANTINED: row[C.REASON]}.get(bucket)
+        part = {Bucket.FILTERED: row[FILTER_RULE], Bucket.QUARANTINED: row[REASON]}.get(bucket)
         if part is not None:
             counts[f"{bucket}.{part}"] = counts.get(f"{bucket}.{part}", 0) + row["lines"]
     return counts
@@ -42,9 +41,9 @@ def quarantine_rows(lines: DataFrame) -> DataFrame:
     Equal lines of one file are numbered from 1, so that (source_file, line_hash, occurrence) names a physical line and a
     rerun adds nothing.
     """
-    equal_lines = W.partitionBy(C.SOURCE_FILE, C.LINE_HASH).orderBy(C.LINE_HASH)
-    quarantined = lines.where(F.col(C.BUCKET) == Bucket.QUARANTINED)
-    return quarantined.withColumn(C.OCCURRENCE, F.row_number().over(equal_lines)).select(*QUARANTINE.fieldNames())
+    equal_lines = W.partitionBy(SOURCE_FILE, LINE_HASH).orderBy(LINE_HASH)
+    quarantined = lines.where(F.col(BUCKET) == Bucket.QUARANTINED)
+    return quarantined.withColumn(OCCURRENCE, F.row_number().over(equal_lines)).select(*QUARANTINE.fieldNames())
 
 
 def check_quarantined_share(counts: dict[str, float], limit: float, source: str, table: str) -> None:

@@ -9,8 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark import columns as C
-from recsys_spark.columns import Reason
+from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, FIELDS, LINE_HASH, RAW_LINE, REASON, SOURCE_FILE, Reason)
 from recsys_spark.config import ColumnConfig, SourceConfig
 from recsys_spark.errors import SchemaError
 
@@ -34,14 +33,14 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
     Needs: raw_line (binary), source_file, delivery_date. Gives these and line_hash, fields (map field -> text), filter_rule
     (`blank_line` or null), reason and detail (null when the line could be read). The header line itself is left out.
     """
-    text = F.col(C.RAW_LINE).cast("string") if _is_utf8(source) else F.decode(C.RAW_LINE, source.encoding)
+    text = F.col(RAW_LINE).cast("string") if _is_utf8(source) else F.decode(RAW_LINE, source.encoding)
     text = F.when(F.startswith(text, F.lit(_BOM)), F.substring(text, 2, 2**31 - 1)).otherwise(text)
     with_text = lines.withColumn(_TEXT, F.rtrim(text, F.lit("\r")))
     if header is not None:
         with_text = with_text.where(F.col(_TEXT) != F.lit(header))
     record, fields, is_malformed = _json_record() if source.format != "csv" else _csv_record(source, header)
     reason = (
-        F.when(F.octet_length(C.RAW_LINE) > source.max_line_bytes, Reason.TOO_LONG)
+        F.when(F.octet_length(RAW_LINE) > source.max_line_bytes, Reason.TOO_LONG)
         .when(F.lit(_is_utf8(source)) & ~F.is_valid_utf8(F.col(_TEXT)), Reason.INVALID_ENCODING)
         .when(F.contains(F.col(_TEXT), F.lit("\0")), Reason.NUL_BYTE)
         .when(is_malformed, Reason.MALFORMED)
@@ -49,11 +48,11 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
     is_blank = F.trim(_TEXT) == ""
     # the record is a column of its own, because Spark would parse the line again for every expression that uses it
     return with_text.withColumn(_RECORD, record).select(
-        C.RAW_LINE, C.SOURCE_FILE, C.DELIVERY_DATE, fields.alias(C.FIELDS),
-        F.substring(F.sha2(C.RAW_LINE, 256), 1, 32).alias(C.LINE_HASH),
+        RAW_LINE, SOURCE_FILE, DELIVERY_DATE, fields.alias(FIELDS),
+        F.substring(F.sha2(RAW_LINE, 256), 1, 32).alias(LINE_HASH),
         F.when(is_blank, BLANK_LINE).alias(FILTER_RULE),
-        F.when(~is_blank, reason).alias(C.REASON),
-        F.lit(None).cast("string").alias(C.DETAIL),
+        F.when(~is_blank, reason).alias(REASON),
+        F.lit(None).cast("string").alias(DETAIL),
     )  # fmt: skip
 
 
@@ -69,31 +68,31 @@ def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str
     wanted = sorted({*plain, *extra_fields, *(name for text in expressions for name in _names_in(text))})
     # The source's fields become columns under their own names, so that a rule may use them; ours step aside meanwhile.
     lines = parsed.select(*[F.col(name).alias(_LINE + name) for name in parsed.columns])
-    flat = lines.select("*", *[F.col(_LINE + C.FIELDS).getItem(name).alias(name) for name in wanted])
-    is_readable = F.col(_LINE + C.REASON).isNull()
+    flat = lines.select("*", *[F.col(_LINE + FIELDS).getItem(name).alias(name) for name in wanted])
+    is_readable = F.col(_LINE + REASON).isNull()
     rule = F.col(_LINE + FILTER_RULE)
     for name, condition in source.filters.items():
         rule = F.coalesce(rule, F.when(is_readable & F.expr(f"({condition})"), name))
     used = sorted({*plain, *extra_fields})
-    rest = F.map_filter(_LINE + C.FIELDS, lambda key, value: ~key.isin(used) & value.isNotNull())
+    rest = F.map_filter(_LINE + FIELDS, lambda key, value: ~key.isin(used) & value.isNotNull())
     return flat.select(
-        *[F.col(_LINE + name).alias(name) for name in parsed.columns if name not in (FILTER_RULE, C.FIELDS)],
+        *[F.col(_LINE + name).alias(name) for name in parsed.columns if name not in (FILTER_RULE, FIELDS)],
         rule.alias(FILTER_RULE),
         *[_origin(column).alias(name) for name, column in source.columns.items()],
         *[F.col(f"`{name}`").alias(f"_{name}") for name in extra_fields],
-        rest.alias(C.ATTRIBUTES),
+        rest.alias(ATTRIBUTES),
     )
 
 
 def name_first_fault(lines: DataFrame, checks: list[tuple[Column, str, str]]) -> DataFrame:
     """Set reason and detail to the first (condition, reason, detail) that holds; a line that has a reason keeps it."""
     # one chain gives both, because Spark would evaluate two chains one after the other for every line
-    fault = F.when(F.col(C.REASON).isNotNull(), F.concat(C.REASON, F.lit(":")))
+    fault = F.when(F.col(REASON).isNotNull(), F.concat(REASON, F.lit(":")))
     for condition, reason, detail in checks:
         fault = fault.when(condition, f"{reason}:{detail}")
     parts = F.split(_FAULT, ":", 2)
     detail = F.nullif(parts.getItem(1), F.lit(""))
-    return lines.withColumn(_FAULT, fault).withColumns({C.REASON: parts.getItem(0), C.DETAIL: detail}).drop(_FAULT)
+    return lines.withColumn(_FAULT, fault).withColumns({REASON: parts.getItem(0), DETAIL: detail}).drop(_FAULT)
 
 
 def is_missing(column: str) -> Column:
@@ -129,7 +128,7 @@ def is_nested(column: str, source: SourceConfig, field: str | None) -> Column:
     """True where a JSON field that should be flat holds an object or a list. Text that merely starts with a brace is flat."""
     if source.format == "csv" or field is None:
         return F.lit(False)
-    whole = F.try_parse_json(F.decode(C.RAW_LINE, source.encoding))
+    whole = F.try_parse_json(F.decode(RAW_LINE, source.encoding))
     path = f"$['{field}']"
     kind = F.schema_of_variant(F.try_variant_get(whole, path, "variant")) if "'" not in field else F.lit("OBJECT")
     starts_like_one = F.startswith(column, F.lit("{")) | F.startswith(column, F.lit("["))

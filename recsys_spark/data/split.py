@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
+from recsys_spark.columns import (EVENT_DATE)
 from recsys_spark.config import SplitConfig
 from recsys_spark.errors import DataError
 
@@ -49,14 +49,19 @@ def split_dates(events_per_day: Mapping[date, int], config: SplitConfig) -> Spli
     return dates
 
 
+def count_events_per_day(events: DataFrame) -> dict[date, int]:
+    """Count the events of each day. Runs a Spark job."""
+    return {row[EVENT_DATE]: row["count"] for row in events.groupBy(EVENT_DATE).count().collect()}
+
+
 def events_before(events: DataFrame, cutoff: date) -> DataFrame:
     """Give the events before midnight UTC of the cutoff: all that may be learned from."""
-    return events.where(F.col(C.EVENT_DATE) < F.lit(cutoff))
+    return events.where(F.col(EVENT_DATE) < F.lit(cutoff))
 
 
 def events_between(events: DataFrame, first: date, end: date) -> DataFrame:
     """Give the events from first (included) to end (left out): the truth of lists made at `first`."""
-    return events.where((F.col(C.EVENT_DATE) >= F.lit(first)) & (F.col(C.EVENT_DATE) < F.lit(end)))
+    return events.where((F.col(EVENT_DATE) >= F.lit(first)) & (F.col(EVENT_DATE) < F.lit(end)))
 
 
 def _latest_start(events_per_day: Mapping[date, int], days: list[date], wanted: float) -> date:

@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
+from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
 from recsys_spark.config import SourceConfig
 from recsys_spark.errors import ConfigError, DataError
 
@@ -80,15 +80,13 @@ def list_files(spark: SparkSession, path: str) -> list[str]:
 def _text_lines(spark: SparkSession, files: list[str]) -> DataFrame:
     # Spark's text reader keeps the bytes of a line as they are, so the cast to binary is the raw line.
     text = spark.read.option("lineSep", "\n").text(_literal_paths(files))
-    return text.select(
-        F.col("value").cast("binary").alias(C.RAW_LINE), F.col("_metadata.file_path").alias(C.SOURCE_FILE)
-    )
+    return text.select(F.col("value").cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
 
 
 def _parquet_lines(spark: SparkSession, files: list[str]) -> DataFrame:
     rows = spark.read.option("mergeSchema", "true").parquet(*_literal_paths(files))
     line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), {"ignoreNullFields": "false"})
-    return rows.select(line.cast("binary").alias(C.RAW_LINE), F.col("_metadata.file_path").alias(C.SOURCE_FILE))
+    return rows.select(line.cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
 
 
 def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None) -> DataFrame:
@@ -96,8 +94,8 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
         delivery_date = F.lit(run_date).cast("date")
     else:
         # try_cast, because the pattern may also match text that is no date
-        delivery_date = F.regexp_extract(C.SOURCE_FILE, source.date_pattern, 1).try_cast("date")
-    return lines.withColumn(C.DELIVERY_DATE, delivery_date)
+        delivery_date = F.regexp_extract(SOURCE_FILE, source.date_pattern, 1).try_cast("date")
+    return lines.withColumn(DELIVERY_DATE, delivery_date)
 
 
 def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str:

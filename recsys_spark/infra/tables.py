@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, TablesConfig
-from recsys_spark.errors import DataError, RetryableError, SchemaError
+from recsys_spark.errors import DataError, ModelError, RetryableError, SchemaError
 from recsys_spark.schemas import TABLES
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,18 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> 
             f"it was written by another version: move it away and run jobs/{made_by}.py again"
         )
     return table.select(*TABLES[name].schema.fieldNames())
+
+
+def read_cutoff(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
+    """Give the interactions of one cutoff; DataError when there are none, naming the cutoffs that there are."""
+    interactions = read_table(spark, config, "interactions", made_by="build_interactions")
+    found = interactions.where(F.col("cutoff") == F.lit(cutoff))
+    if found.isEmpty():
+        there = sorted(str(row[0]) for row in interactions.select("cutoff").distinct().collect())
+        raise DataError(
+            f"there are no interactions of cutoff {cutoff}; there are those of {there}; run jobs/build_interactions.py --date {cutoff}"
+        )
+    return found
 
 
 def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
@@ -126,8 +138,8 @@ def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, upda
 
 def replace_partition(
     spark: SparkSession, config: Config, name: str, rows: DataFrame, partition: Mapping[str, str | date]
-) -> None:
-    """Replace one partition (column -> value) by the rows, in one commit; a rerun gives the same table."""
+) -> int:
+    """Replace one partition (column -> value) by the rows, in one commit; a rerun gives the same table. Gives their number."""
     ensure_table(spark, config, name)
     spec = TABLES[name]
     where = " AND ".join(
@@ -144,6 +156,26 @@ def replace_partition(
             writer.save(_folder(config, name))
 
     retry_on_conflict(write, config.tables)
+    return spark.table(table_address(config, name)).where(where).count()
+
+
+def replace_model(
+    spark: SparkSession, config: Config, name: str, rows: DataFrame, model: str, version: str, run_date: date
+) -> None:
+    """Replace what one model trained for one date in a table of vectors or neighbours."""
+    named = rows.withColumns({"model": F.lit(model), "model_version": F.lit(version), "run_date": F.lit(run_date)})
+    replace_partition(spark, config, name, named, {"run_date": run_date, "model": model})
+
+
+def read_model(spark: SparkSession, config: Config, name: str, model: str, run_date: date) -> tuple[DataFrame, str]:
+    """Give (rows, model_version) of what one model trained for one date; ModelError when there is nothing."""
+    made_by = f"train_{'popular' if model == 'popular_recent' else model}"
+    rows = read_table(spark, config, name, made_by)
+    rows = rows.where((F.col("model") == model) & (F.col("run_date") == F.lit(run_date)))
+    first = rows.select("model_version").head()
+    if first is None:
+        raise ModelError(f"model {model!r} was not trained for {run_date}; run jobs/{made_by}.py --date {run_date}")
+    return rows, str(first[0])
 
 
 def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Callable[[DataFrame], DataFrame]) -> int:

@@ -9,8 +9,7 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
-from recsys_spark.columns import Bucket
+from recsys_spark.columns import BUCKET, EVENT_DATE, EVENT_ID, INGEST_RUN, PAYLOAD_HASH, Bucket
 from recsys_spark.config import Config
 from recsys_spark.data import dedupe, events, outcome, sources
 from recsys_spark.errors import DataError
@@ -34,7 +33,7 @@ def ingest_events(spark: SparkSession, config: Config, run_date: date | None = N
     lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
     parsed = reduce(DataFrame.unionByName, [events.parse_events(part, source) for part in lines])
     ingest_run = f"{source.name}-{run_date or 'all'}-{uuid.uuid4().hex[:8]}"
-    sorted_lines = dedupe.sort_into_buckets(parsed, config.ingest).withColumn(C.INGEST_RUN, F.lit(ingest_run))
+    sorted_lines = dedupe.sort_into_buckets(parsed, config.ingest).withColumn(INGEST_RUN, F.lit(ingest_run))
 
     with log_step("ingest_events", source=source.name) as facts, persisted(sorted_lines) as batch:
         with rule_errors_explained(source.name):
@@ -43,7 +42,7 @@ def ingest_events(spark: SparkSession, config: Config, run_date: date | None = N
             tables.merge_new(spark, config, "events_quarantine", outcome.quarantine_rows(batch))
         outcome.check_quarantined_share(counts, config.ingest.max_quarantined_share, source.name, "events_quarantine")
         if counts[Bucket.LATE]:
-            late = batch.where(F.col(C.BUCKET) == Bucket.LATE).select(*EVENTS.fieldNames())
+            late = batch.where(F.col(BUCKET) == Bucket.LATE).select(*EVENTS.fieldNames())
             tables.merge_new(spark, config, "events_late", late)
         counts |= _merge_events(spark, config, batch, counts)
         counts["read"] = sum(part.count() for part in lines)
@@ -56,11 +55,11 @@ def _merge_events(spark: SparkSession, config: Config, batch: DataFrame, counts:
     """Merge the batch's winners; give the counts that only the table can tell."""
     tables.ensure_table(spark, config, "events")
     conflicts = batch.where(F.col(dedupe.IS_CONFLICT)).count()
-    winners = batch.where(F.col(C.BUCKET) == Bucket.INSERTED)
+    winners = batch.where(F.col(BUCKET) == Bucket.INSERTED)
     if not counts[Bucket.INSERTED]:
         return {CONFLICTS: conflicts}
-    first, last = winners.agg(F.min(C.EVENT_DATE), F.max(C.EVENT_DATE)).head()
-    bounds = (C.EVENT_DATE, *dedupe.lookup_bounds(first, last, config.ingest))
+    first, last = winners.agg(F.min(EVENT_DATE), F.max(EVENT_DATE)).head()
+    bounds = (EVENT_DATE, *dedupe.lookup_bounds(first, last, config.ingest))
     inserted = tables.merge_new(spark, config, "events", winners.select(*EVENTS.fieldNames()), bounds)
     known = counts[Bucket.INSERTED] - inserted
     if known:
@@ -75,9 +74,9 @@ def _conflicts_with_table(
     column, first, last = bounds
     stored = tables.read_table(spark, config, "events", made_by="ingest_events")
     stored = stored.where(F.col(column).between(F.lit(first), F.lit(last)))
-    stored = stored.select(C.EVENT_ID, dedupe.payload_hash().alias("_stored"))
-    looked_up = winners.select(C.EVENT_ID, C.PAYLOAD_HASH).join(stored, on=C.EVENT_ID, how="left")
-    differs = F.count_if(F.col(C.PAYLOAD_HASH) != F.col("_stored"))
+    stored = stored.select(EVENT_ID, dedupe.payload_hash().alias("_stored"))
+    looked_up = winners.select(EVENT_ID, PAYLOAD_HASH).join(stored, on=EVENT_ID, how="left")
+    differs = F.count_if(F.col(PAYLOAD_HASH) != F.col("_stored"))
     missing, conflicts = looked_up.agg(F.count_if(F.col("_stored").isNull()), differs).head()
     if missing:
         raise DataError(

@@ -9,8 +9,7 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark import columns as C
-from recsys_spark.columns import Bucket
+from recsys_spark.columns import BUCKET, INGEST_RUN, Bucket
 from recsys_spark.config import Config
 from recsys_spark.data import items, outcome, sources
 from recsys_spark.infra import files, tables
@@ -30,7 +29,7 @@ def ingest_items(spark: SparkSession, config: Config, run_date: date | None = No
     lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
     parsed = reduce(DataFrame.unionByName, [items.parse_items(part, source) for part in lines])
     ingest_run = f"{source.name}-{run_date or 'all'}-{uuid.uuid4().hex[:8]}"
-    newest = items.keep_newest(parsed).withColumn(C.INGEST_RUN, F.lit(ingest_run))
+    newest = items.keep_newest(parsed).withColumn(INGEST_RUN, F.lit(ingest_run))
 
     with log_step("ingest_items", source=source.name) as facts, persisted(newest) as batch:
         with rule_errors_explained(source.name):
@@ -38,7 +37,7 @@ def ingest_items(spark: SparkSession, config: Config, run_date: date | None = No
         if counts[Bucket.QUARANTINED]:
             tables.merge_new(spark, config, "items_quarantine", outcome.quarantine_rows(batch))
         outcome.check_quarantined_share(counts, config.ingest.max_quarantined_share, source.name, "items_quarantine")
-        winners = batch.where(F.col(C.BUCKET) == Bucket.INSERTED).select(*ITEMS.fieldNames())
+        winners = batch.where(F.col(BUCKET) == Bucket.INSERTED).select(*ITEMS.fieldNames())
         inserted, updated = tables.upsert(spark, config, "items", winners, update_when=items.IS_NEWER)
         unchanged = counts[Bucket.INSERTED] - inserted - updated
         counts |= {

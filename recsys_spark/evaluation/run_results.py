@@ -1,0 +1,111 @@
+"""What a finished evaluation run shows to people: plain values that the report and the terminal summary are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recsys_spark.columns import CI_HIGH, CI_LOW, METRIC, MODEL, NUM_USERS, SLICE, TASK, K
+
+BASELINE = "popular"
+"""The model that every other one is divided by."""
+
+ALL_USERS = "all"
+"""The slice that leaves nobody out."""
+
+
+class Measured(NamedTuple):
+    """A metric with its interval over users; metrics of a whole set of lists (coverage, gini) have none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    num_users: int
+
+
+MetricKey = tuple[str, str, str, str, int]
+"""Task, model, slice, metric, k."""
+
+
+def index_metrics(metrics_pdf: pd.DataFrame) -> dict[MetricKey, Measured]:
+    """Look-up of the metrics frame, in its order. Rows without a value (a slice without users) are left out."""
+    found: dict[MetricKey, Measured] = {}
+    for row in metrics_pdf.to_dict("records"):
+        if pd.isna(row["value"]):
+            continue
+        key = (str(row[TASK]), str(row[MODEL]), str(row[SLICE]), str(row[METRIC]), int(row[K]))
+        has_interval = pd.notna(row[CI_LOW]) and pd.notna(row[CI_HIGH])
+        low, high = (float(row[CI_LOW]), float(row[CI_HIGH])) if has_interval else (None, None)
+        found[key] = Measured(float(row["value"]), low, high, int(row[NUM_USERS]))
+    return found
+
+
+def models_of(metrics: Mapping[MetricKey, Measured], task: str) -> list[str]:
+    """The models that were measured on a task, in the order of the frame."""
+    return list(dict.fromkeys(key[1] for key in metrics if key[0] == task))
+
+
+def ratio_to_baseline(metrics: Mapping[MetricKey, Measured], task: str, model: str, k: int) -> float | None:
+    """Ndcg divided by the baseline's on the same users; None without a baseline or where the baseline scores 0."""
+    mine, base = (metrics.get((task, name, ALL_USERS, "ndcg", k)) for name in (model, BASELINE))
+    return mine.value / base.value if mine and base and base.value > 0 else None
+
+
+@dataclass(frozen=True)
+class ListedItem:
+    """One place of a recommended list."""
+
+    item_id: str
+    label: str
+    score: float
+    is_hit: bool
+    """True when the user had the item in the truth period."""
+
+
+@dataclass(frozen=True)
+class ExampleUser:
+    """One user's past beside what the models listed."""
+
+    user_id: str
+    history: tuple[tuple[str, int], ...]
+    """Label and times before the cutoff, most first."""
+    lists: dict[tuple[str, str], tuple[ListedItem, ...]]
+    """(task, model) to the top items, best first."""
+    truth: dict[str, tuple[str, ...]]
+    """Task to the labels of what came afterwards."""
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """Everything that the report shows. Empty parts are allowed: their sections are left out."""
+
+    title: str
+    notices: tuple[str, ...]
+    """What a reader must know first: licence of the data, simulated data, a fallback that was used."""
+    run_date: date
+    """The cutoff: models learned from the days before it."""
+    truth_end: date
+    """The first day that is no longer truth."""
+    protocol: str
+    conservation: dict[str, dict[str, float]]
+    """Feed name to the counts of data/outcome.py bucket_counts, plus `read`."""
+    events_per_day: tuple[tuple[date, int], ...]
+    metrics_pdf: pd.DataFrame
+    """Columns task model slice metric k value ci_low ci_high num_users; tasks and models are shown in its order."""
+    item_event_counts: NDArray[np.int64]
+    """Events per item before the cutoff, any order."""
+    list_counts: dict[tuple[str, str], NDArray[np.int64]]
+    """(task, model) to how often each recommended item is listed, any order."""
+    example: ExampleUser | None
+    config_yaml: str
+    table_versions: dict[str, int]
+    timings: dict[str, float]
+    """Step to seconds."""
+    confidence: float = 0.95
+    """Level of the intervals."""

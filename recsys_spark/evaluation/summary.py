@@ -1,0 +1,111 @@
+"""An evaluation run as text for a terminal: at most 100 columns wide, no colours."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from recsys_spark.evaluation.run_results import (
+    ALL_USERS,
+    BASELINE,
+    ExampleUser,
+    ListedItem,
+    Measured,
+    MetricKey,
+    index_metrics,
+    models_of,
+    ratio_to_baseline,
+)
+
+MODEL_WIDTH = 20
+SIDE_WIDTH = 48  # two sides and the bar between them make 99 columns
+
+
+def metrics_table(metrics_pdf: pd.DataFrame, task: str, k: int = 10) -> str:
+    """Give one line per model, in the frame's order: metric ± half the width of its interval, ndcg as a multiple of popular's."""
+    metrics = index_metrics(metrics_pdf)
+    models = models_of(metrics, task)
+    if not any((task, model, ALL_USERS, "ndcg", k) in metrics for model in models):
+        return f"{task}: nothing measured at k = {k}"
+    header = ["model", f"ndcg@{k}", f"hr@{k}", f"recall@{k}", "coverage", f"x {BASELINE}"]
+    rows = [header] + [_model_cells(metrics, task, model, k) for model in models]
+    widths = [max(_columns(row[i]) for row in rows) for i in range(len(header))]
+    caption = f"{task}, k = {k}, {_users(metrics, task, k)}"
+    return "\n".join([caption, *(_join_cells(row, widths) for row in rows)])
+
+
+def example_table(example: ExampleUser, task: str, model: str, k: int = 10) -> str:
+    """Give two columns: what the user had most, and the model's top k with * at what came true. Long labels are cut."""
+    listed = example.lists.get((task, model), ())[:k]
+    had = [f"{times:,} x {label}" for label, times in example.history[:k]] or ["nothing before the cutoff"]
+    recommended = [_list_line(rank, item) for rank, item in enumerate(listed, start=1)] or ["no list"]
+    num_hits = sum(item.is_hit for item in listed)
+    title = f"{model}, {task}: top {k} (* {num_hits} of {len(listed)} came true)"
+    left = [f"user {example.user_id} had most", *had]
+    right = [title, *recommended]
+    height = max(len(left), len(right))
+    left, right = ([*side, *[""] * (height - len(side))] for side in (left, right))
+    return "\n".join(_side_by_side(left, right))
+
+
+def _model_cells(metrics: Mapping[MetricKey, Measured], task: str, model: str, k: int) -> list[str]:
+    ratio = ratio_to_baseline(metrics, task, model, k)
+    values = (metrics.get((task, model, ALL_USERS, metric, k)) for metric in ("ndcg", "hr", "recall", "coverage"))
+    return [_cut(model, MODEL_WIDTH), *map(_number, values), "-" if ratio is None else f"{ratio:.2f}"]
+
+
+def _number(measured: Measured | None) -> str:
+    if measured is None:
+        return "-"
+    if measured.low is None or measured.high is None:
+        return f"{measured.value:.4f}"
+    return f"{measured.value:.4f} ± {(measured.high - measured.low) / 2:.4f}"
+
+
+def _users(metrics: Mapping[MetricKey, Measured], task: str, k: int) -> str:
+    wanted = (task, ALL_USERS, "ndcg", k)
+    counts = [found.num_users for (name, _, *rest), found in metrics.items() if (name, *rest) == wanted]
+    few, many = min(counts), max(counts)
+    return f"{many:,} users" if few == many else f"{few:,} to {many:,} users"
+
+
+def _join_cells(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Names to the left, numbers to the right."""
+    padded = [
+        _pad(cells[0], widths[0]),
+        *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
+    ]
+    return "  ".join(padded)
+
+
+def _list_line(rank: int, item: ListedItem) -> str:
+    return f"{rank:>2} {'*' if item.is_hit else ' '} {item.label}"
+
+
+def _side_by_side(left: Sequence[str], right: Sequence[str]) -> list[str]:
+    width = min(SIDE_WIDTH, max(_columns(line) for line in left))
+    return [
+        f"{_pad(_cut(mine, width), width)} | {_cut(other, SIDE_WIDTH)}".rstrip()
+        for mine, other in zip(left, right, strict=True)
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    """Text in at most `width` columns. Item titles come from outside: what could steer a terminal becomes a space."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    if _columns(clean) <= width:
+        return clean
+    while _columns(clean) > width - 1:
+        clean = clean[:-1]
+    return clean.rstrip() + "…"
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))
+
+
+def _columns(text: str) -> int:
+    """Columns of a terminal: Chinese, Japanese and Korean characters take two, combining marks none."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else not unicodedata.combining(char) for char in text)

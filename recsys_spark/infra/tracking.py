@@ -1,0 +1,79 @@
+"""The only code that talks to MLflow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Metric, Param
+from mlflow.tracking import MlflowClient
+
+from recsys_spark.config import Config
+from recsys_spark.errors import ConfigError
+
+_MAX_PARAMS = 100  # MLflow's limits for one batch
+_MAX_METRICS = 1000
+_MAX_PARAM_CHARS = 6000
+
+
+def tracking_uri(config: Config) -> str:
+    """Give the configured tracking server, or the SQLite store below the data root (whose folder is made)."""
+    if config.tracking.uri is not None:
+        return config.tracking.uri
+    if "://" in config.data_root:
+        raise ConfigError(
+            f"data_root {config.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
+        )
+    folder = Path(config.data_root).absolute() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def start_run(config: Config, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+    """Open a run and log its parameters and tags; give its id."""
+    client = _client(config)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    if experiment is None:
+        # artifacts beside the SQLite store; a server decides for itself
+        location = (
+            None if config.tracking.uri else (Path(config.data_root).absolute() / "mlflow" / "artifacts").as_uri()
+        )
+        experiment_id = client.create_experiment(config.tracking.experiment, artifact_location=location)
+    else:
+        experiment_id = experiment.experiment_id
+    run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    entries = [Param(key, value[:_MAX_PARAM_CHARS]) for key, value in params.items()]
+    for start in range(0, len(entries), _MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=entries[start : start + _MAX_PARAMS])
+    return str(run.info.run_id)
+
+
+def finish_run(config: Config, run_id: str, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
+    """Log metrics and text artifacts (file name -> content) in batches and close the run."""
+    client = _client(config)
+    now = int(time.time() * 1000)
+    entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+    for start in range(0, len(entries), _MAX_METRICS):
+        client.log_batch(run_id, metrics=entries[start : start + _MAX_METRICS])
+    for file, text in texts.items():
+        client.log_text(run_id, text, file)
+    client.set_terminated(run_id)
+
+
+def log_model_run(
+    config: Config, parent_id: str, model: str, params: Mapping[str, str], metrics: Mapping[str, float]
+) -> None:
+    """Log one model of a comparison as a child run, so that MLflow's own table compares the models."""
+    run_id = start_run(config, model, params, {"mlflow.parentRunId": parent_id})
+    finish_run(config, run_id, metrics, {})
+
+
+def _client(config: Config) -> MlflowClient:
+    # no anonymous usage data leaves the machine
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri = tracking_uri(config)
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient(uri)

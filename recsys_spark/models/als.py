@@ -1,0 +1,51 @@
+"""Implicit ALS of Spark MLlib: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008."""
+
+from __future__ import annotations
+
+import math
+
+from pyspark.ml.recommendation import ALS
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.columns import ITEM_IDX, USER_IDX, VECTOR, WEIGHT
+from recsys_spark.config import AlsConfig
+from recsys_spark.errors import TrainingError
+
+_RATING = "_rating"
+
+
+def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, DataFrame]:
+    """Factorise interactions; give (user_idx, vector) and (item_idx, vector), whose dot product is the predicted preference.
+
+    Needs user_idx, item_idx (int), weight (positive). Confidence is 1 + alpha * scaled weight; reg_param keeps Spark's
+    meaning. The result depends on the rows, the config and num_blocks, not on how the rows are partitioned.
+    """
+    rated = interactions.select(USER_IDX, ITEM_IDX, _scaled_weight(config).cast("float").alias(_RATING))
+    # a fixed order inside fixed blocks, because floating point sums depend on it
+    ordered = rated.repartition(config.num_blocks, USER_IDX).sortWithinPartitions(USER_IDX, ITEM_IDX)
+    als = ALS(
+        rank=config.rank, maxIter=config.max_iter, regParam=config.reg_param, alpha=config.alpha, seed=config.seed,
+        numUserBlocks=config.num_blocks, numItemBlocks=config.num_blocks, implicitPrefs=True,
+        userCol=USER_IDX, itemCol=ITEM_IDX, ratingCol=_RATING, intermediateStorageLevel="MEMORY_AND_DISK",
+    )  # fmt: skip
+    model = als.fit(ordered)
+    users = model.userFactors.select(F.col("id").alias(USER_IDX), F.col("features").alias(VECTOR))
+    items = model.itemFactors.select(F.col("id").alias(ITEM_IDX), F.col("features").alias(VECTOR))
+    return users, items
+
+
+def check_factors(vectors: DataFrame, what: str) -> None:
+    """Raise TrainingError when a factor is not finite. Runs a Spark job."""
+    is_finite = F.forall(VECTOR, lambda x: F.abs(x) < math.inf)  # NaN is above infinity in Spark
+    broken = vectors.where(~is_finite).count()
+    if broken:
+        raise TrainingError(
+            f"ALS gave {broken} {what} with factors that are not finite; lower als.alpha, raise als.reg_param, or look for "
+            "extreme weights in the interactions table; the vectors of the run before are kept"
+        )
+
+
+def _scaled_weight(config: AlsConfig) -> Column:
+    weight = F.col(WEIGHT)
+    return {"linear": weight, "log": F.log1p(weight), "one": F.lit(1.0)}[config.weight_scale]

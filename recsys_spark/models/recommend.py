@@ -1,0 +1,141 @@
+"""The Spark edge of the top-K engine: users in, lists out. The numbers are made in top_k.py, in the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark import Broadcast
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from recsys_spark.columns import ITEM_ID, RANK, SCORE, USER_ID, VECTOR
+from recsys_spark.models.top_k import TopK, top_k_dot_product, top_k_sparse
+
+SEEN = "seen"
+POSITION = "position"
+WEIGHTS = "weights"
+_LIST_SCHEMA = f"{USER_ID} string, {ITEM_ID} string, {SCORE} float, {RANK} int"
+
+
+@dataclass(frozen=True)
+class ItemMatrix:
+    """Item vectors as the workers need them: row i belongs to the i-th id of the catalogue in UTF-8 order."""
+
+    item_ids: list[str]
+    vectors: np.ndarray  # (items, dimensions), float32; rows of items without a vector are 0 and excluded
+    excluded: np.ndarray  # (items,), bool
+
+
+def catalogue_positions(spark: SparkSession, item_ids: list[str]) -> DataFrame:
+    """Give item_id, position (int) of ids in UTF-8 order: the numbers under which workers know the items."""
+    if item_ids != sorted(set(item_ids), key=str.encode):
+        raise ValueError("item_ids must be distinct and in UTF-8 order")
+    table = pa.table({ITEM_ID: pa.array(item_ids, pa.string()), POSITION: np.arange(len(item_ids), dtype=np.int32)})
+    return spark.createDataFrame(table)
+
+
+def collect_item_matrix(item_vectors: DataFrame, item_ids: list[str]) -> ItemMatrix:
+    """Bring item vectors (item_id, vector) to the driver, in the order of item_ids. Runs a Spark job.
+
+    Items without a vector are excluded from every list; vectors of items that are not in item_ids are left out.
+    """
+    table = item_vectors.select(ITEM_ID, VECTOR).toArrow()
+    found = table[ITEM_ID].to_pylist()
+    flat = table[VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    dimensions = len(flat) // len(found) if found else 1
+    position = {item_id: i for i, item_id in enumerate(item_ids)}
+    rows = np.array([position.get(item_id, -1) for item_id in found], dtype=np.int64)
+    vectors, excluded = np.zeros((len(item_ids), dimensions), np.float32), np.ones(len(item_ids), bool)
+    vectors[rows[rows >= 0]] = flat.reshape(-1, dimensions)[rows >= 0]
+    excluded[rows[rows >= 0]] = False
+    return ItemMatrix(item_ids, vectors, excluded)
+
+
+def recommend_by_vectors(users: DataFrame, items: Broadcast[ItemMatrix], k: int, max_block_bytes: int) -> DataFrame:
+    """List the k items with the highest dot product per user.
+
+    Needs user_id, vector array<float>, seen array<int> (positions that may not be listed; null means none). Gives user_id,
+    item_id, score, rank: at most k rows per user, equal scores by item_id as UTF-8.
+    """
+
+    def score(batch: pa.RecordBatch) -> TopK:
+        vectors = _matrix(batch[VECTOR], items.value.vectors.shape[1])
+        return top_k_dot_product(
+            vectors,
+            items.value.vectors,
+            k,
+            seen=_ragged(batch[SEEN]),
+            excluded=items.value.excluded,
+            max_block_bytes=max_block_bytes,
+        )
+
+    return _map_lists(users.select(USER_ID, VECTOR, _no_null(SEEN, "int")), items, lambda value: value.item_ids, score)
+
+
+def recommend_by_neighbours(
+    users: DataFrame, items: Broadcast[tuple[list[str], sparse.csr_matrix]], k: int, max_block_bytes: int
+) -> DataFrame:
+    """List the k items that are most similar to what a user had: score = sum over the user's items of weight * similarity.
+
+    Needs user_id, position array<int> and weights array<float> of the user's items, seen array<int>. items holds the ids and
+    the (items, items) similarities. Gives the same columns as `recommend_by_vectors`; items without a neighbour are left out.
+    """
+
+    def score(batch: pa.RecordBatch) -> TopK:
+        item_ids, similarity = items.value
+        indptr, indices = _ragged(batch[POSITION])
+        weights = batch[WEIGHTS].flatten().to_numpy(zero_copy_only=False)
+        rows = sparse.csr_matrix((weights, indices, indptr), shape=(batch.num_rows, len(item_ids)))
+        return top_k_sparse(rows, similarity, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes)
+
+    columns = [USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int")]
+    return _map_lists(users.select(*columns), items, lambda value: value[0], score)
+
+
+def _map_lists(
+    users: DataFrame, items: Broadcast, ids_of: Callable[..., list[str]], score: Callable[[pa.RecordBatch], TopK]
+) -> DataFrame:
+    def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows == 0:
+                continue
+            yield _as_rows(batch[USER_ID], score(batch), ids_of(items.value))
+
+    return users.mapInArrow(lists, _LIST_SCHEMA)
+
+
+def _as_rows(user_ids: pa.Array, top: TopK, item_ids: list[str]) -> pa.RecordBatch:
+    user_rows, ranks = np.nonzero(top.positions >= 0)
+    listed = top.positions[user_rows, ranks]
+    return pa.RecordBatch.from_arrays(
+        [
+            user_ids.take(pa.array(user_rows)),
+            pa.array([item_ids[position] for position in listed], pa.string()),
+            pa.array(top.scores[user_rows, ranks].astype(np.float32)),
+            pa.array(ranks.astype(np.int32) + 1),
+        ],
+        names=[USER_ID, ITEM_ID, SCORE, RANK],
+    )
+
+
+def _no_null(column: str, item_type: str) -> Column:
+    return F.coalesce(F.col(column), F.array().cast(f"array<{item_type}>")).alias(column)
+
+
+def _matrix(vectors: pa.ListArray, dimensions: int) -> np.ndarray:
+    flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    if len(flat) != len(vectors) * dimensions:
+        raise ValueError(
+            f"every user vector must have {dimensions} numbers as the item vectors have; train the model again"
+        )
+    return flat.reshape(-1, dimensions)
+
+
+def _ragged(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """Give (offsets, values) of a list column without nulls; flatten and offsets both respect slices."""
+    offsets = lists.offsets.to_numpy()
+    return offsets - offsets[0], lists.flatten().to_numpy(zero_copy_only=False)

@@ -1,0 +1,154 @@
+"""Trained models -> top-K lists of every user, task and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from pyspark import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from recsys_spark.columns import (
+    IS_FALLBACK,
+    ITEM_ID,
+    MODEL,
+    MODEL_VERSION,
+    NEIGHBOUR_ID,
+    RUN_DATE,
+    SIMILARITY,
+    TASK,
+    USER_ID,
+    VECTOR,
+    WEIGHT,
+    Task,
+)
+from recsys_spark.config import Config
+from recsys_spark.data.split import count_events_per_day, events_before, split_dates
+from recsys_spark.infra import tables
+from recsys_spark.infra.session import persisted
+from recsys_spark.log import log_step
+from recsys_spark.models import recommend as engine
+from recsys_spark.models.again import recommend_again
+from recsys_spark.models.popular import same_vector_for
+from recsys_spark.models.version import model_version
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What every model needs, read once."""
+
+    events: DataFrame
+    interactions: DataFrame
+    users: DataFrame  # user_id of everybody who gets lists
+    seen: DataFrame  # user_id, seen (positions)
+    item_ids: list[str]
+    positions: DataFrame
+    cutoff: date
+
+
+def recommend(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
+    """Replace the lists of one date (null: the split's test_start) for the configured tasks and models.
+
+    Every user of the user index gets lists; whom a model does not know gets recommend.fallback with is_fallback = true.
+    `again` recommends only what the user had, so it has no lists for discovery. Gives the number of rows by task.model.
+    """
+    events = tables.read_table(spark, config, "events", made_by="ingest_events")
+    cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
+    interactions = tables.read_cutoff(spark, config, cutoff)
+    users = tables.read_table(spark, config, "user_index", made_by="build_interactions").select(USER_ID)
+    ids = interactions.select(ITEM_ID).distinct().toArrow()[ITEM_ID].to_pylist()
+    item_ids = sorted(ids, key=str.encode)
+    positions = engine.catalogue_positions(spark, item_ids)
+    counts: dict[str, float] = {}
+    with persisted(_seen_positions(events_before(events, cutoff), positions)) as seen:
+        inputs = _Inputs(events, interactions, users, seen, item_ids, positions, cutoff)
+        for task in config.recommend.tasks:
+            for model in config.recommend.models:
+                if task == Task.DISCOVERY and model == "again":
+                    continue
+                with log_step("recommend", task=task, model=model) as facts:
+                    facts["rows"] = counts[f"{task}.{model}"] = _write_lists(spark, config, inputs, task, model)
+    return counts
+
+
+def _write_lists(spark: SparkSession, config: Config, inputs: _Inputs, task: str, model: str) -> int:
+    masked = inputs.seen if task == Task.DISCOVERY else inputs.seen.limit(0)
+    lists, version = _lists_of(spark, config, inputs, masked, model)
+    with persisted(lists) as own:
+        unknown = inputs.users.join(own.select(USER_ID).distinct(), on=USER_ID, how="left_anti")
+        fallback, _ = _popularity_lists(spark, config, inputs, unknown, masked, config.recommend.fallback)
+        rows = own.withColumn(IS_FALLBACK, F.lit(False)).unionByName(fallback.withColumn(IS_FALLBACK, F.lit(True)))
+        rows = rows.withColumns({
+            MODEL: F.lit(model), MODEL_VERSION: F.lit(version), RUN_DATE: F.lit(inputs.cutoff), TASK: F.lit(task),
+        })  # fmt: skip
+        partition: dict[str, str | date] = {RUN_DATE: inputs.cutoff, TASK: task, MODEL: model}
+        return tables.replace_partition(spark, config, "recommendations", rows, partition)
+
+
+def _lists_of(
+    spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame, model: str
+) -> tuple[DataFrame, str]:
+    if model in ("popular", "popular_recent"):
+        return _popularity_lists(spark, config, inputs, inputs.users, masked, model)
+    if model == "again":
+        version = model_version(
+            model, inputs.cutoff, tables.table_version(spark, config, "events"), config.again, config.interactions
+        )
+        catalogue = inputs.positions.select(ITEM_ID)
+        return recommend_again(inputs.events, catalogue, config.again, inputs.cutoff, config.recommend.k), version
+    if model == "neighbours":
+        return _neighbour_lists(spark, config, inputs, masked)
+    user_vectors, version = tables.read_model(spark, config, "user_vectors", model, inputs.cutoff)
+    item_vectors, items_version = tables.read_model(spark, config, "item_vectors", model, inputs.cutoff)
+    if version != items_version:
+        raise ValueError(f"user vectors {version} and item vectors {items_version} of {model} do not belong together")
+    users = user_vectors.select(USER_ID, VECTOR).join(masked, on=USER_ID, how="left")
+    return _vector_lists(spark, config, inputs, users, item_vectors), version
+
+
+def _popularity_lists(
+    spark: SparkSession, config: Config, inputs: _Inputs, users: DataFrame, masked: DataFrame, model: str
+) -> tuple[DataFrame, str]:
+    item_vectors, version = tables.read_model(spark, config, "item_vectors", model, inputs.cutoff)
+    with_seen = same_vector_for(users).join(masked, on=USER_ID, how="left")
+    return _vector_lists(spark, config, inputs, with_seen, item_vectors), version
+
+
+def _vector_lists(
+    spark: SparkSession, config: Config, inputs: _Inputs, users: DataFrame, item_vectors: DataFrame
+) -> DataFrame:
+    items = spark.sparkContext.broadcast(engine.collect_item_matrix(item_vectors, inputs.item_ids))
+    return engine.recommend_by_vectors(users, items, config.recommend.k, config.recommend.max_block_bytes)
+
+
+def _neighbour_lists(spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame) -> tuple[DataFrame, str]:
+    neighbours, version = tables.read_model(spark, config, "item_neighbours", "neighbours", inputs.cutoff)
+    had = inputs.interactions.join(inputs.positions, on=ITEM_ID, how="inner")
+    pairs = F.array_sort(F.collect_list(F.struct(engine.POSITION, F.log1p(WEIGHT).cast("float").alias("weight"))))
+    histories = had.groupBy(USER_ID).agg(pairs.alias("pairs")).select(
+        USER_ID, F.col("pairs.position").alias(engine.POSITION), F.col("pairs.weight").alias(engine.WEIGHTS)
+    )  # fmt: skip
+    users = histories.join(masked, on=USER_ID, how="left")
+    items = _similarity_matrix(spark, neighbours, inputs)
+    return engine.recommend_by_neighbours(users, items, config.recommend.k, config.recommend.max_block_bytes), version
+
+
+def _similarity_matrix(
+    spark: SparkSession, neighbours: DataFrame, inputs: _Inputs
+) -> Broadcast[tuple[list[str], sparse.csr_matrix]]:
+    by_item = neighbours.join(inputs.positions.withColumnRenamed(engine.POSITION, "row"), on=ITEM_ID, how="inner")
+    of_neighbour = inputs.positions.select(F.col(ITEM_ID).alias(NEIGHBOUR_ID), F.col(engine.POSITION).alias("col"))
+    table = by_item.join(of_neighbour, on=NEIGHBOUR_ID, how="inner").select("row", "col", SIMILARITY).toArrow()
+    rows, columns, values = (table[name].to_numpy() for name in ("row", "col", SIMILARITY))
+    size = len(inputs.item_ids)
+    matrix = sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(size, size))
+    return spark.sparkContext.broadcast((inputs.item_ids, matrix))
+
+
+def _seen_positions(past_events: DataFrame, positions: DataFrame) -> DataFrame:
+    """Everything a user had, also what interactions leave out, so that discovery never shows it again."""
+    had = past_events.join(positions, on=ITEM_ID, how="inner")
+    return had.groupBy(USER_ID).agg(F.array_sort(F.collect_set(engine.POSITION)).alias(engine.SEEN))

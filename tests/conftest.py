@@ -1,0 +1,50 @@
+"""One lazy Spark session for all tests: nothing starts a JVM while only fast tests run."""
+
+from __future__ import annotations
+
+import pytest
+from factories import make_config
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test that asks for `spark`, so that `-m "not spark"` is the fast part."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.spark)
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory):
+    """The session; tests ask for `spark`, which also cleans up behind them."""
+    from recsys_spark.infra.session import build_session
+
+    folder = tmp_path_factory.mktemp("spark")
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.adaptive.enabled": "false",  # on frames of ten rows it only costs time
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.local.dir": str(folder / "local"),
+        "spark.driver.memory": "2g",
+    }
+    config = make_config(folder, spark={"master": "local[2]", "shuffle_partitions": 2, "conf": conf})
+    session = build_session(config)
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def spark(spark_session):
+    """The running session, without caches and temporary views of other tests."""
+    yield spark_session
+    spark_session.catalog.clearCache()
+    for table in spark_session.catalog.listTables():
+        if table.isTemporary:
+            spark_session.catalog.dropTempView(table.name)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The default configuration with everything below tmp_path; `factories.make_config` makes others."""
+    return make_config(tmp_path)
