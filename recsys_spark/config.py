@@ -92,7 +92,9 @@ class SourceConfig(BaseConfig):
     max_line_bytes: int = Field(1_000_000, ge=100)
     """Longer lines are quarantined."""
     date_pattern: str | None = None
-    """Regular expression with one group that finds the delivery date (YYYY-MM-DD) in a file's path. With it `--date` reads that day's files only."""
+    """Regular expression with one group that finds the delivery date (YYYY-MM-DD) in a file's path.
+
+    With it `--date` reads that day's files only."""
     columns: dict[str, ColumnConfig] = {}
     """Our column -> where it comes from. Fields that no column uses are kept in attributes."""
     filters: dict[str, str] = {}
@@ -112,7 +114,7 @@ class EventSourceConfig(SourceConfig):
     columns: dict[str, ColumnConfig] = {
         name: ColumnConfig(column=name) for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")
     }
-    """Our column -> where it comes from. user_id, event_type, timestamp and item_id are required; event_id too, unless event_id is set below."""
+    """Our column -> where it comes from. Required are user_id, item_id, event_type, timestamp, and event_id unless it is made below."""
     event_id: EventIdConfig | None = None
     """How event_id is made when the source has none."""
     event_types: tuple[str, ...] | None = None

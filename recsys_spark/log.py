@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-class _TerminalHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _TerminalHandler(logging.StreamHandler):
     """Writes above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -70,7 +70,7 @@ def key_values(facts: dict[str, object]) -> str:
 
 
 @contextmanager
-def progress_bar(total: int, unit: str = "step") -> Iterator[tqdm]:  # type: ignore[type-arg]
+def progress_bar(total: int, unit: str = "step") -> Iterator[tqdm]:
     """A progress line on the driver's terminal; silent where stderr is not a terminal (log lines say the same there)."""
     with tqdm(total=total, unit=unit, file=sys.stderr, disable=None, leave=False, dynamic_ncols=True) as bar:
         yield bar

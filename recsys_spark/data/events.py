@@ -71,7 +71,8 @@ def _checks(source: EventSourceConfig) -> list[tuple[Column, str, str]]:
     item_required = ~F.col(_RAW + EVENT_TYPE).isin(list(source.item_optional_for)) if source.item_optional_for else F.lit(True)
     checks.append((item_required & sources.is_missing(_RAW + ITEM_ID), Reason.MISSING_FIELD, ITEM_ID))
     if source.event_id is not None:
-        checks += [(F.col(f"_{field}").isNull(), Reason.MISSING_FIELD, field) for field in source.event_id.hash_of]
+        hashed = enumerate(source.event_id.hash_of)
+        checks += [(F.col(f"{sources.EXTRA_FIELD}{i}").isNull(), Reason.MISSING_FIELD, field) for i, field in hashed]
     for name, column in source.columns.items():
         if name != TIMESTAMP and (column.type in ("integer", "double") or name == VALUE):
             checks.append((~sources.is_missing(_RAW + name) & F.col(name).isNull(), Reason.WRONG_TYPE, name))
@@ -90,6 +91,6 @@ def _checks(source: EventSourceConfig) -> list[tuple[Column, str, str]]:
 
 def _hashed_event_id(source: EventSourceConfig) -> Column:
     assert source.event_id is not None
-    fields = [F.coalesce(F.col(f"_{field}"), F.lit("")) for field in source.event_id.hash_of]
+    fields = [F.coalesce(f"{sources.EXTRA_FIELD}{i}", F.lit("")) for i in range(len(source.event_id.hash_of))]
     # the unit separator keeps ("ab", "c") and ("a", "bc") apart; the source's name keeps two feeds apart
     return F.substring(F.sha2(F.concat_ws("\x1f", F.lit(source.name), *fields), 256), 1, 32)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, FIELDS, LINE_HASH, RAW_LINE, REASON, SOURCE_FILE, Reason)
 from recsys_spark.config import ColumnConfig, SourceConfig
-from recsys_spark.errors import SchemaError
+from recsys_spark.errors import ConfigError, SchemaError
 
 FILTER_RULE = "filter_rule"
 BLANK_LINE = "blank_line"
@@ -21,7 +25,9 @@ _CORRUPT = "_corrupt"
 _FAULT = "_fault"
 _RECORD = "_record"
 _LINE = "_line_"
+EXTRA_FIELD = "_extra_field_"
 _BOM = "\ufeff"
+_UNDECODABLE = "\ufffd"
 _EPOCH_LIMIT = 10**11  # seconds; the year 5138: beyond it timestamp_seconds may overflow and stop the job
 _JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 _WORDS = re.compile(r"`((?:[^`]|``)+)`|([A-Za-z_]\w*)")
@@ -33,21 +39,22 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
     Needs: raw_line (binary), source_file, delivery_date. Gives these and line_hash, fields (map field -> text), filter_rule
     (`blank_line` or null), reason and detail (null when the line could be read). The header line itself is left out.
     """
-    text = F.col(RAW_LINE).cast("string") if _is_utf8(source) else F.decode(RAW_LINE, source.encoding)
-    text = F.when(F.startswith(text, F.lit(_BOM)), F.substring(text, 2, 2**31 - 1)).otherwise(text)
-    with_text = lines.withColumn(_TEXT, F.rtrim(text, F.lit("\r")))
+    with_text = lines.withColumn(_TEXT, F.rtrim(_decoded(source), F.lit("\r")))
     if header is not None:
         with_text = with_text.where(F.col(_TEXT) != F.lit(header))
     record, fields, is_malformed = _json_record() if source.format != "csv" else _csv_record(source, header)
+    is_too_long = F.octet_length(RAW_LINE) > source.max_line_bytes
+    is_undecodable = ~F.is_valid_utf8(_TEXT) if _is_utf8(source) else F.contains(_TEXT, F.lit(_UNDECODABLE))
     reason = (
-        F.when(F.octet_length(RAW_LINE) > source.max_line_bytes, Reason.TOO_LONG)
-        .when(F.lit(_is_utf8(source)) & ~F.is_valid_utf8(F.col(_TEXT)), Reason.INVALID_ENCODING)
+        F.when(is_too_long, Reason.TOO_LONG)
+        .when(is_undecodable, Reason.INVALID_ENCODING)
         .when(F.contains(F.col(_TEXT), F.lit("\0")), Reason.NUL_BYTE)
         .when(is_malformed, Reason.MALFORMED)
+        .when(_has_escaped_nul(fields), Reason.NUL_BYTE)
     )
     is_blank = F.trim(_TEXT) == ""
     # the record is a column of its own, because Spark would parse the line again for every expression that uses it
-    return with_text.withColumn(_RECORD, record).select(
+    return with_text.withColumn(_RECORD, F.when(~is_too_long, record)).select(
         RAW_LINE, SOURCE_FILE, DELIVERY_DATE, fields.alias(FIELDS),
         F.substring(F.sha2(RAW_LINE, 256), 1, 32).alias(LINE_HASH),
         F.when(is_blank, BLANK_LINE).alias(FILTER_RULE),
@@ -60,26 +67,31 @@ def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str
     """Give one string column per configured column of ours beside the line's own columns.
 
     Needs the columns of `parse_lines`. Gives them with filter_rule set to the first named rule that holds, one column per
-    key of source.columns (still text), extra_fields under their own names with a leading underscore, and attributes: the
-    fields that no column uses.
+    key of source.columns (still text), the extra_fields as EXTRA_FIELD + their position, and attributes: the fields that no
+    column uses. Raises ConfigError for a rule or expression that Spark cannot read, naming it.
     """
-    expressions = [*source.filters.values(), *[c.expression for c in source.columns.values() if c.expression]]
-    plain = [c.column for c in source.columns.values() if c.column]
-    wanted = sorted({*plain, *extra_fields, *(name for text in expressions for name in _names_in(text))})
-    # The source's fields become columns under their own names, so that a rule may use them; ours step aside meanwhile.
+    # The fields that SQL may name become columns under their own names; ours step aside meanwhile.
     lines = parsed.select(*[F.col(name).alias(_LINE + name) for name in parsed.columns])
-    flat = lines.select("*", *[F.col(_LINE + FIELDS).getItem(name).alias(name) for name in wanted])
+    flat = lines.select("*", *_fields_for_sql(source))
     is_readable = F.col(_LINE + REASON).isNull()
     rule = F.col(_LINE + FILTER_RULE)
     for name, condition in source.filters.items():
-        rule = F.coalesce(rule, F.when(is_readable & F.expr(f"({condition})"), name))
-    used = sorted({*plain, *extra_fields})
+        with _sql_error_names(source, f"filter {name!r}"):
+            holds = F.when(is_readable & F.expr(f"({condition})"), name)
+            flat.select("*", holds)  # resolved on its own, so that an error can say which text it is about
+        rule = F.coalesce(rule, holds)
+    origins = []
+    for name, column in source.columns.items():
+        with _sql_error_names(source, f"the expression of column {name!r}"):
+            origins.append(_origin(column).alias(name))
+            flat.select("*", origins[-1])
+    used = sorted({*(c.column for c in source.columns.values() if c.column), *extra_fields})
     rest = F.map_filter(_LINE + FIELDS, lambda key, value: ~key.isin(used) & value.isNotNull())
     return flat.select(
         *[F.col(_LINE + name).alias(name) for name in parsed.columns if name not in (FILTER_RULE, FIELDS)],
         rule.alias(FILTER_RULE),
-        *[_origin(column).alias(name) for name, column in source.columns.items()],
-        *[F.col(f"`{name}`").alias(f"_{name}") for name in extra_fields],
+        *origins,
+        *[_field(name).alias(f"{EXTRA_FIELD}{position}") for position, name in enumerate(extra_fields)],
         rest.alias(ATTRIBUTES),
     )
 
@@ -91,8 +103,8 @@ def name_first_fault(lines: DataFrame, checks: list[tuple[Column, str, str]]) ->
     for condition, reason, detail in checks:
         fault = fault.when(condition, f"{reason}:{detail}")
     parts = F.split(_FAULT, ":", 2)
-    detail = F.nullif(parts.getItem(1), F.lit(""))
-    return lines.withColumn(_FAULT, fault).withColumns({REASON: parts.getItem(0), DETAIL: detail}).drop(_FAULT)
+    named = {REASON: parts.getItem(0), DETAIL: F.nullif(parts.getItem(1), F.lit(""))}
+    return lines.withColumn(_FAULT, fault).withColumns(named).drop(_FAULT)
 
 
 def is_missing(column: str) -> Column:
@@ -103,13 +115,14 @@ def is_missing(column: str) -> Column:
 def as_double(column: str) -> Column:
     """Text -> double; null where it is no finite number."""
     number = F.col(column).try_cast("double")
-    return F.when(F.abs(number) < float("inf"), number)  # Spark orders NaN above infinity
+    is_decimal = ~F.col(column).rlike("[dDfFxX]")  # Java also reads "3d", "3f" and "0x3p1"
+    return F.when(is_decimal & (F.abs(number) < float("inf")), number)  # Spark orders NaN above infinity
 
 
 def as_integer_text(column: str) -> Column:
     """Text -> whole number as text without leading zeros or a point ("17850.0" -> "17850"); null where it is none."""
-    number = F.col(column).try_cast(T.DecimalType(38, 6))
-    return F.when(number == F.floor(number), F.floor(number).try_cast("bigint").cast("string"))
+    number = F.col(column).try_cast(T.DecimalType(38, 18))  # 20 digits before the point: every 64-bit id, also unsigned
+    return F.when(number == F.floor(number), F.floor(number).cast("string"))
 
 
 def as_timestamp(column: str, timestamp_format: str | None) -> Column:
@@ -128,11 +141,13 @@ def is_nested(column: str, source: SourceConfig, field: str | None) -> Column:
     """True where a JSON field that should be flat holds an object or a list. Text that merely starts with a brace is flat."""
     if source.format == "csv" or field is None:
         return F.lit(False)
-    whole = F.try_parse_json(F.decode(RAW_LINE, source.encoding))
-    path = f"$['{field}']"
-    kind = F.schema_of_variant(F.try_variant_get(whole, path, "variant")) if "'" not in field else F.lit("OBJECT")
+    whole = F.try_parse_json(_decoded(source))
+    quote = '"' if "'" in field else "'"
+    path = f"$[{quote}{field}{quote}]"
+    kind = F.schema_of_variant(F.try_variant_get(whole, path, "variant")) if quote not in field else F.lit(None)
     starts_like_one = F.startswith(column, F.lit("{")) | F.startswith(column, F.lit("["))
-    return F.when(starts_like_one, kind.rlike("^(OBJECT|ARRAY)")).otherwise(False)
+    # null, where the variant parser is stricter than from_json or no path can be written: rather quarantined than guessed
+    return F.when(starts_like_one, F.coalesce(kind.rlike("^(OBJECT|ARRAY)"), F.lit(True))).otherwise(False)
 
 
 def _origin(column: ColumnConfig) -> Column:
@@ -140,7 +155,30 @@ def _origin(column: ColumnConfig) -> Column:
         return F.lit(column.value)
     if column.expression is not None:
         return F.expr(f"({column.expression})").cast("string")
-    return F.col(f"`{column.column}`")
+    assert column.column is not None
+    return _field(column.column)
+
+
+def _field(name: str) -> Column:
+    return F.col(_LINE + FIELDS).getItem(name)
+
+
+def _fields_for_sql(source: SourceConfig) -> list[Column]:
+    """Every field that a filter or an expression may name. Spark SQL does not tell `Date` from `date`: both give the one there is."""
+    texts = [*source.filters.values(), *[c.expression for c in source.columns.values() if c.expression]]
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for name in (name for text in texts for name in _names_in(text)):
+        spellings[name.lower()].add(name)
+    return [F.coalesce(*map(_field, sorted(names))).alias(name) for name, names in sorted(spellings.items())]
+
+
+@contextmanager
+def _sql_error_names(source: SourceConfig, what: str) -> Iterator[None]:
+    try:
+        yield
+    except AnalysisException as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ConfigError(f"source {source.name!r}: {what} is not valid Spark SQL over its fields: {first_line}") from error
 
 
 def _names_in(expression: str) -> list[str]:
@@ -149,37 +187,68 @@ def _names_in(expression: str) -> list[str]:
     return [quoted.replace("``", "`") or word for quoted, word in _WORDS.findall(without_literals)]
 
 
+def _without_carriage_return(text: Column) -> Column:
+    shorter = F.substring(text, F.lit(1), F.length(text) - 1)
+    return F.when(F.endswith(text, F.lit("\r")), shorter).otherwise(text)
+
+
 def _is_utf8(source: SourceConfig) -> bool:
     return source.format == "parquet" or source.encoding.replace("-", "").replace("_", "").lower() == "utf8"
 
 
+def _decoded(source: SourceConfig) -> Column:
+    """The line as text, without a byte order mark."""
+    text = F.col(RAW_LINE).cast("string") if _is_utf8(source) else F.decode(RAW_LINE, source.encoding)
+    return F.when(F.startswith(text, F.lit(_BOM)), F.substring(text, 2, 2**31 - 1)).otherwise(text)
+
+
+def _has_escaped_nul(fields: Column) -> Column:
+    """True where JSON holds the NUL character as an escape in a name or a value."""
+    texts = F.concat(F.map_keys(fields), F.map_values(fields))
+    return F.contains(_TEXT, F.lit("\\u0000")) & F.contains(F.array_join(texts, ""), F.lit("\0"))
+
+
 def _json_record() -> tuple[Column, Column, Column]:
-    # Inside brackets a line of two glued objects, or one with text behind it, is malformed; from_json alone would read
-    # the first object and drop the rest without a word.
-    record = F.from_json(F.concat(F.lit("["), F.col(_TEXT), F.lit("]")), "array<map<string,string>>", _JSON_OPTIONS)
+    # Inside brackets and before a null a line of two glued objects, or one with text or a bracket behind it, is malformed;
+    # from_json alone would read the first object and drop the rest without a word.
+    record = F.from_json(F.concat(F.lit("["), F.col(_TEXT), F.lit(",null]")), "array<map<string,string>>", _JSON_OPTIONS)
     fields = F.get(F.col(_RECORD), F.lit(0))
-    return record, fields, F.coalesce(F.size(_RECORD) != 1, F.lit(True)) | fields.isNull()
+    is_one = (F.size(_RECORD) == 2) & fields.isNotNull() & F.get(F.col(_RECORD), F.lit(1)).isNull()
+    # a name written twice has no agreed meaning, and tables hold no map with two equal keys
+    names = F.map_keys(fields)
+    return record, fields, ~F.coalesce(is_one & (F.size(F.array_distinct(names)) == F.size(names)), F.lit(False))
 
 
 def _csv_record(source: SourceConfig, header: str | None) -> tuple[Column, Column, Column]:
     names = header_names(source, header)
     columns = [f"c{i}" for i in range(len(names))]
     schema = T.StructType([T.StructField(column, T.StringType()) for column in [*columns, _CORRUPT]])
-    # an empty quote option would mean the default; the NUL character switches quoting off
-    options = {"sep": source.delimiter, "quote": source.quote or "\0", "escape": source.quote or "\0",
-               "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}  # fmt: skip
+    # an empty quote option would mean the default; the NUL character switches quoting off; a line of more columns than
+    # maxColumns would stop the job
+    options = {"sep": source.delimiter, "quote": source.quote or "\0", "escape": source.quote or "\0", "mode": "PERMISSIVE",
+               "columnNameOfCorruptRecord": _CORRUPT, "maxColumns": str(source.max_line_bytes + 1)}  # fmt: skip
     record = F.from_csv(F.col(_TEXT), schema.simpleString(), options)
     values = F.array(*[F.col(f"{_RECORD}.{column}") for column in columns])
-    return record, F.map_from_arrays(F.array(*map(F.lit, names)), values), F.col(f"{_RECORD}.{_CORRUPT}").isNotNull()
+    is_malformed = F.col(f"{_RECORD}.{_CORRUPT}").isNotNull() | _has_open_quote(source)
+    return record, F.map_from_arrays(F.array(*map(F.lit, names)), values), is_malformed
+
+
+def _has_open_quote(source: SourceConfig) -> Column:
+    """True where a field starts with a quote and the line's quotes do not pair up: the record goes on in the next line."""
+    if not source.quote:
+        return F.lit(False)
+    num_quotes = F.length(_TEXT) - F.length(F.replace(F.col(_TEXT), F.lit(source.quote), F.lit("")))
+    starts_quoted = F.contains(F.concat(F.lit(source.delimiter), _TEXT), F.lit(source.delimiter + source.quote))
+    return (num_quotes % 2 == 1) & starts_quoted
 
 
 def header_names(source: SourceConfig, header: str | None) -> list[str]:
     """Give the field names of a CSV source: the configured list, or the header line split. Raises SchemaError for doubtful ones."""
     if isinstance(source.header, tuple):
-        return list(source.header)
-    if header is None:
+        names = list(source.header)
+    elif header is None:
         raise SchemaError(f"source {source.name!r}: a CSV without a header line needs sources.*.header as a list of names")
-    if len(source.delimiter) == 1:
+    elif len(source.delimiter) == 1:
         names = next(csv.reader([header], delimiter=source.delimiter, quotechar=source.quote or None,
                                 quoting=csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE), [])  # fmt: skip
     else:

@@ -22,8 +22,9 @@ def number_new_ids(index: DataFrame, ids: DataFrame, id_column: str, idx_column:
     new = new.withColumn(_BUCKET, F.pmod(F.xxhash64(id_column), F.lit(_BUCKETS)))
     inside = new.withColumn("_number", F.row_number().over(W.partitionBy(_BUCKET).orderBy(id_column)))
     sizes = new.groupBy(_BUCKET).agg(F.count("*").alias("_size"))
-    before = W.partitionBy(F.lit(0)).orderBy(_BUCKET).rowsBetween(W.unboundedPreceding, -1)
-    shifts = sizes.select(_BUCKET, F.coalesce(F.sum("_size").over(before), F.lit(0)).alias("_shift"))
+    before = sizes.select(F.col(_BUCKET).alias("_other"), F.col("_size").alias("_other_size"))
+    lower = sizes.join(F.broadcast(before), on=F.col("_other") < F.col(_BUCKET), how="left")
+    shifts = lower.groupBy(_BUCKET).agg(F.coalesce(F.sum("_other_size"), F.lit(0)).alias("_shift"))
     start = index.agg(F.coalesce(F.max(idx_column) + 1, F.lit(0)).alias("_start"))
     numbered = inside.join(F.broadcast(shifts), on=_BUCKET, how="inner").crossJoin(F.broadcast(start))
     idx = F.col("_start") + F.col("_shift") + F.col("_number") - 1

@@ -37,7 +37,6 @@ _GROUP = [TASK, MODEL, SLICE]
 _SUMS_SCHEMA = (
     f"{TASK} string, {MODEL} string, {SLICE} string, {METRIC} string, k int, users long, total double, squares double"
 )
-_LIST_METRICS = ("novelty", "diversity")
 
 
 def slice_truth(truth: DataFrame) -> DataFrame:
@@ -107,21 +106,10 @@ def metric_sums(
 def with_intervals(sums_pdf: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Turn the collected sums into rows of value, ci_low, ci_high, num_users, one per task, model, slice, metric and k."""
     rows = []
-    for row in sums_pdf.itertuples(index=False):
-        summary = metrics.interval_from_moments(row.users, row.total, row.squares, confidence)
-        rows.append(
-            (
-                row.task,
-                row.model,
-                row.slice,
-                row.metric,
-                row.k,
-                summary.mean,
-                summary.low,
-                summary.high,
-                summary.num_users,
-            )
-        )
+    for row in sums_pdf.to_dict("records"):
+        names = [row[name] for name in (*_GROUP, METRIC, K)]
+        summary = metrics.interval_from_moments(int(row["users"]), row["total"], row["squares"], confidence)
+        rows.append((*names, summary.mean, summary.low, summary.high, summary.num_users))
     return pd.DataFrame(rows, columns=[*_GROUP, METRIC, K, VALUE, CI_LOW, CI_HIGH, NUM_USERS])
 
 
@@ -144,6 +132,7 @@ def _block_sums(batch: pa.RecordBatch, ks: tuple[int, ...], num_users: int) -> p
     table = pa.Table.from_batches([batch])
     codes, list_offsets, truth_offsets, split = _item_codes(table)
     groups, keys = pd.MultiIndex.from_arrays([table[name].to_numpy() for name in _GROUP]).factorize()
+    assert isinstance(keys, pd.MultiIndex)
     item_users = _flat(table[ITEM_USERS])[0].to_numpy(zero_copy_only=False)
     categories = pd.factorize(_flat(table[CATEGORY])[0].to_numpy(zero_copy_only=False))[0]
     parts = []

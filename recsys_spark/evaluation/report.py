@@ -17,15 +17,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from recsys_spark.columns import Bucket, Task
 from recsys_spark.evaluation.run_results import (
     ALL_USERS,
     BASELINE,
+    ExampleUser,
     Measured,
     MetricKey,
     RunResults,
@@ -70,13 +72,13 @@ CSS_COLOURS = {
     INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)",
     **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES, start=1)},
 }  # fmt: skip
-PLOT_STYLE = {
+PLOT_STYLE: Any = {  # matplotlib types the keys one by one
     "font.size": 9, "svg.fonttype": "none", "text.parse_math": False, "text.color": INK, "axes.labelcolor": MUTED,
     "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": GRID, "axes.linewidth": 0.8, "grid.color": GRID,
     "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0, "legend.frameon": False,
 }  # fmt: skip
-PLOT_WIDTH = 5.0  # inches; about 10 pixels of letter height on a phone, 14 on a desktop
+PLOT_WIDTH = 4.4  # inches; makes letters of about 10 pixels on a phone, 14 on a desktop
 MAX_POINTS = 200  # of a curve: more only make the file larger
 
 
@@ -95,6 +97,9 @@ def render_report(results: RunResults) -> str:
         "popularity_plot": _popularity_plot(results.item_event_counts),
         "days_plot": _days_plot(results),
         "baseline": BASELINE,
+        "slice_titles": SLICES,
+        "models": list(names),
+        "tasks_of_example": _example_view(results.example) if results.example else [],
         "last_truth_day": results.truth_end - timedelta(days=1),
     }
     return _environment().get_template("report.html.j2").render(context)
@@ -124,7 +129,7 @@ def _format_share(share: float) -> str:
 def _feed_view(name: str, counts: Mapping[str, float]) -> dict[str, Any]:
     read = counts.get("read", 0)
     shown = [bucket for bucket in BUCKETS if counts.get(bucket, 0) or bucket == Bucket.INSERTED]
-    buckets = []
+    buckets: list[dict[str, Any]] = []
     for bucket in shown:
         parts = [(key.split(".", 1)[1], lines) for key, lines in counts.items() if key.startswith(f"{bucket}.")]
         # The largest reason first; equal ones by name.
@@ -158,13 +163,30 @@ def _task_view(
         "best_model": best_model,
         "best": ranked[best_model] if best_model else None,
         "plot": _ranking_plot(ranked, task, k, results.confidence),
-        "slices": {name: SLICES[name] for name in slices} if slices != [ALL_USERS] else {},
+        "slices": {name: _users_of(metrics, task, name, k) for name in slices} if slices != [ALL_USERS] else {},
         "slice_cells": _cells(metrics, task, models, [(name, "ndcg", k) for name in slices]),
         "all_names": names,
         "all_cells": _cells(metrics, task, models, [(ALL_USERS, metric, length) for metric, length in names]),
         "concentration": {model: _concentration(values) for model, values in counts.items() if values.sum()},
         "concentration_plot": _concentration_plot(counts, results.item_event_counts, task, styles),
     }
+
+
+def _users_of(metrics: Mapping[MetricKey, Measured], task: str, slice_name: str, k: int) -> str:
+    """How many users a slice has: one number, since every model is measured on all of them."""
+    wanted = (task, slice_name, "ndcg", k)
+    counts = {found.num_users for (name, _, *rest), found in metrics.items() if (name, *rest) == wanted}
+    return " or ".join(f"{count:,}" for count in sorted(counts))
+
+
+def _example_view(example: ExampleUser) -> list[dict[str, Any]]:
+    views = []
+    for task in dict.fromkeys(task for task, _ in example.lists):
+        lists = {model: items for (name, model), items in example.lists.items() if name == task}
+        hits = {model: sum(item.is_hit for item in items) for model, items in lists.items()}
+        length = max(map(len, lists.values()))
+        views.append({"name": task, "models": list(lists), "lists": lists, "hits": hits, "length": length})
+    return views
 
 
 def _cells(
@@ -194,7 +216,7 @@ def _line_style(place: int) -> dict[str, Any]:
 
 def _plot(draw: Callable[[Axes], None], height: float, name: str, alt: str) -> Markup:
     """Inline SVG of one pair of axes; alt says in words what there is to see."""
-    with rc_context({**PLOT_STYLE, "svg.hashsalt": name}):
+    with rc_context(PLOT_STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(PLOT_WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
@@ -225,16 +247,16 @@ def _draw_ranking(axes: Axes, ranked: Mapping[str, Measured], k: int) -> None:
     if BASELINE in ranked:
         axes.axvline(ranked[BASELINE].value, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     for place, found in enumerate(ranked.values()):
-        colour = SERIES[0] if found.value == highest else MUTED
+        colour = SERIES[0] if found.value == highest > 0 else MUTED
         low, high = (found.value if end is None else end for end in (found.low, found.high))
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([found.value], [place], "o", color=colour, markersize=5)
-        right_of = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        axes.annotate(_format_metric(found.value), (high, place), color=INK, **right_of)
+        axes.plot([found.value], [place], "o", color=colour, markersize=5, clip_on=False)
+        text = _format_metric(found.value)
+        axes.annotate(text, (high, place), (7, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(ranked)), list(ranked), color=INK)
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     # From 0, so that distances are honest; the rest is room for the numbers.
-    axes.set_xlim(0, max(highest, *(found.high or 0 for found in ranked.values()), 1e-9) * 1.18)
+    axes.set_xlim(0, (max(highest, *(found.high or 0 for found in ranked.values())) or 1) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
@@ -246,9 +268,10 @@ def _popularity_plot(counts: NDArray[np.int64]) -> Markup | None:
     if not len(events):
         return None
     head = max(1, round(len(events) / 100))
+    head_share = events[:head].sum() / events.sum()
     alt = (
-        f"Items by popularity, both axes logarithmic: {len(events):,} items had events, the most popular {events[0]:,}, "
-        f"the one in the middle {int(np.median(events)):,}; the top 1 % of items drew {events[:head].sum() / events.sum():.0%}."
+        f"Events by item, most popular first, both axes logarithmic: {len(events):,} items had events, the most popular "
+        f"{events[0]:,}, the one in the middle {int(np.median(events)):,}; the top 1 % drew {head_share:.0%} of all."
     )
     return _plot(partial(_draw_popularity, events=events), 2.9, "popularity", alt)
 
@@ -256,6 +279,8 @@ def _popularity_plot(counts: NDArray[np.int64]) -> Markup | None:
 def _draw_popularity(axes: Axes, events: NDArray[np.int64]) -> None:
     places = _log_places(len(events))
     axes.loglog(places, events[places - 1], color=SERIES[0], linewidth=1.8, marker="o" if len(events) < 20 else "")
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_decades(axis)
     axes.grid()
     axes.set_xlabel("items, most popular first (rank)")
     axes.set_ylabel("events before the cutoff")
@@ -282,8 +307,11 @@ def _draw_concentration(
     for model, values in listed.items():
         places = _log_places(len(values))
         style = styles.get(model, {"color": MUTED, "linestyle": "-"})
-        axes.plot(places, np.cumsum(values)[places - 1] / values.sum(), label=model, linewidth=1.8, **style)
+        marker = "o" if len(values) == 1 else ""
+        shares = np.cumsum(values)[places - 1] / values.sum()
+        axes.plot(places, shares, label=model, linewidth=1.8, marker=marker, **style)
     axes.set_xscale("log")
+    _plain_decades(axes.xaxis)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y")
@@ -292,6 +320,12 @@ def _draw_concentration(
     figure = axes.get_figure()
     if figure is not None:
         figure.legend(loc="outside lower center", ncols=3, labelcolor=INK, fontsize=8.5, handlelength=2.6)
+
+
+def _plain_decades(axis: Axis) -> None:
+    """Label 1, 10, 100 ... of a logarithmic axis as people write them."""
+    axis.set_major_formatter("{x:,.0f}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _log_places(length: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys_spark.columns import CI_HIGH, CI_LOW, METRIC, MODEL, NUM_USERS, SLICE, TASK, K
+from recsys_spark.columns import CI_HIGH, CI_LOW, METRIC, MODEL, NUM_USERS, SLICE, TASK, VALUE, K
 
 BASELINE = "popular"
 """The model that every other one is divided by."""
@@ -37,12 +37,12 @@ def index_metrics(metrics_pdf: pd.DataFrame) -> dict[MetricKey, Measured]:
     """Look-up of the metrics frame, in its order. Rows without a value (a slice without users) are left out."""
     found: dict[MetricKey, Measured] = {}
     for row in metrics_pdf.to_dict("records"):
-        if pd.isna(row["value"]):
+        if pd.isna(row[VALUE]):
             continue
         key = (str(row[TASK]), str(row[MODEL]), str(row[SLICE]), str(row[METRIC]), int(row[K]))
         has_interval = pd.notna(row[CI_LOW]) and pd.notna(row[CI_HIGH])
         low, high = (float(row[CI_LOW]), float(row[CI_HIGH])) if has_interval else (None, None)
-        found[key] = Measured(float(row["value"]), low, high, int(row[NUM_USERS]))
+        found[key] = Measured(float(row[VALUE]), low, high, int(row[NUM_USERS]))
     return found
 
 

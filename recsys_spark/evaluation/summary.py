@@ -24,7 +24,10 @@ SIDE_WIDTH = 48  # two sides and the bar between them make 99 columns
 
 
 def metrics_table(metrics_pdf: pd.DataFrame, task: str, k: int = 10) -> str:
-    """Give one line per model, in the frame's order: metric ± half the width of its interval, ndcg as a multiple of popular's."""
+    """Give one line per model, in the frame's order: values ± half the width of their intervals.
+
+    The last column is ndcg as a multiple of popular's.
+    """
     metrics = index_metrics(metrics_pdf)
     models = models_of(metrics, task)
     if not any((task, model, ALL_USERS, "ndcg", k) in metrics for model in models):

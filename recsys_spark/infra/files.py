@@ -60,7 +60,7 @@ def list_files(spark: SparkSession, path: str) -> list[str]:
     """Give the files at a path, folder (with its subfolders) or glob, sorted; names that start with _ or . are left out."""
     jvm: Any = spark._jvm
     root = jvm.org.apache.hadoop.fs.Path(path)
-    file_system = root.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    file_system = root.getFileSystem(spark._jsc.hadoopConfiguration())
     matches = file_system.globStatus(root)
     found: list[str] = []
     folders = [status.getPath() for status in matches or () if status.isDirectory()]
@@ -101,7 +101,7 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
 def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str:
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file)
-    hadoop_conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+    hadoop_conf = spark._jsc.hadoopConfiguration()
     stream = path.getFileSystem(hadoop_conf).open(path)
     try:
         codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop_conf).getCodec(path)

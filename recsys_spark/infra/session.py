@@ -33,12 +33,16 @@ def build_session(config: Config) -> SparkSession:
     if config.spark.master is not None:
         builder = builder.master(config.spark.master)
     builder = builder.config("spark.sql.session.timeZone", "UTC")
+    # sources.*.encoding: any character set that Java knows, and a byte that it cannot decode becomes U+FFFD, so that the
+    # line is quarantined; without these Spark 4 knows six sets and one such byte stops the job
+    builder = builder.config("spark.sql.legacy.javaCharsets", "true")
+    builder = builder.config("spark.sql.legacy.codingErrorAction", "true")
     if config.spark.shuffle_partitions is not None:
         builder = builder.config("spark.sql.shuffle.partitions", config.spark.shuffle_partitions)
     for key, value in config.spark.conf.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
-    if "DeltaSparkSessionExtension" not in spark.conf.get("spark.sql.extensions", ""):
+    if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         spark.stop()
         raise ConfigError(
             "this Spark session knows no Delta tables: spark.sql.extensions lacks io.delta.sql.DeltaSparkSessionExtension "

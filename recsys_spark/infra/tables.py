@@ -99,7 +99,7 @@ def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
 
 def table_version(spark: SparkSession, config: Config, name: str) -> int:
     """Give the number of the table's newest Delta version."""
-    return int(_delta_table(spark, config, name).history(1).select("version").head()[0])  # type: ignore[index]
+    return int(_delta_table(spark, config, name).history(1).select("version").collect()[0][0])
 
 
 def merge_new(
@@ -118,7 +118,7 @@ def merge_new(
 
     def merge() -> int:
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
-        return int(merged.whenNotMatchedInsertAll().execute().head()["num_inserted_rows"])
+        return int(merged.whenNotMatchedInsertAll().execute().collect()[0]["num_inserted_rows"])
 
     return retry_on_conflict(merge, config.tables)
 
@@ -130,7 +130,7 @@ def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, upda
 
     def merge() -> tuple[int, int]:
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
-        counts = merged.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute().head()
+        counts = merged.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute().collect()[0]
         return int(counts["num_inserted_rows"]), int(counts["num_updated_rows"])
 
     return retry_on_conflict(merge, config.tables)
@@ -191,7 +191,7 @@ def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Ca
         # `t.key = s.key` reads the whole table inside the transaction: a concurrent append of other ids is a conflict,
         # and that is wanted, because both writers would have given out the same numbers.
         merged = table.alias("t").merge(new_rows(table.toDF()).alias("s"), f"t.{key} = s.{key}")
-        return int(merged.whenNotMatchedInsertAll().execute().head()["num_inserted_rows"])
+        return int(merged.whenNotMatchedInsertAll().execute().collect()[0]["num_inserted_rows"])
 
     return retry_on_conflict(merge, config.tables)
 

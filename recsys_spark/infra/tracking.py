@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -74,6 +75,7 @@ def log_model_run(
 def _client(config: Config) -> MlflowClient:
     # no anonymous usage data leaves the machine
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces every table of a new SQLite store
     uri = tracking_uri(config)
     mlflow.set_tracking_uri(uri)
     return MlflowClient(uri)

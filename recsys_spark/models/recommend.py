@@ -92,8 +92,8 @@ def recommend_by_neighbours(
         rows = sparse.csr_matrix((weights, indices, indptr), shape=(batch.num_rows, len(item_ids)))
         return top_k_sparse(rows, similarity, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes)
 
-    columns = [USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int")]
-    return _map_lists(users.select(*columns), items, lambda value: value[0], score)
+    with_seen = users.select(USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int"))
+    return _map_lists(with_seen, items, lambda value: value[0], score)
 
 
 def _map_lists(

@@ -45,7 +45,7 @@ from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
-PROTOCOL = "global_time_split"
+GLOBAL_TIME_SPLIT = "global_time_split"
 _METRICS_KEY = [TASK, MODEL, SLICE, METRIC, K]
 
 
@@ -56,7 +56,7 @@ def evaluate(spark: SparkSession, config: Config, run_date: date | None = None) 
     is_main = (
         (metrics_pdf[SLICE] == "all") & (metrics_pdf[METRIC] == "ndcg") & (metrics_pdf[K] == config.evaluation.k[0])
     )
-    return {f"{row.task}.{row.model}": float(row.value) for row in metrics_pdf[is_main].itertuples()}
+    return {f"{row[TASK]}.{row[MODEL]}": float(row[VALUE]) for row in metrics_pdf[is_main].to_dict("records")}
 
 
 def evaluate_run(
@@ -86,7 +86,7 @@ def evaluate_run(
             notices=notices,
             run_date=cutoff,
             truth_end=dates.truth_end(cutoff),
-            protocol=PROTOCOL,
+            protocol=GLOBAL_TIME_SPLIT,
             conservation=dict(ingest_counts or {}),
             events_per_day=tuple(sorted(per_day.items())),
             metrics_pdf=_in_model_order(metrics_pdf, config),
@@ -225,9 +225,11 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     run_id = tracking.start_run(config, f"evaluate {results.run_date}", flatten_config(config), tags)
     main = results.metrics_pdf[results.metrics_pdf[SLICE] == "all"]
     for model, rows in main.groupby(MODEL, sort=False):
-        values = {f"{row.task}.{row.metric}_at_{row.k}": row.value for row in rows.itertuples()}
+        values = {f"{row[TASK]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in rows.to_dict("records")}
         tracking.log_model_run(config, run_id, str(model), flatten_config(config), values)
-    everything = {f"{row.task}.{row.model}.{row.metric}_at_{row.k}": row.value for row in main.itertuples()}
+    everything = {
+        f"{row[TASK]}.{row[MODEL]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in main.to_dict("records")
+    }
     ingested = {
         f"ingest.{feed}.{name}": value
         for feed, counts in results.conservation.items()
@@ -236,9 +238,9 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     tracking.finish_run(
         config, run_id, everything | ingested, {"report.html": report, "config.yaml": results.config_yaml}
     )
-    versions = dict(recommendations.select(MODEL, MODEL_VERSION).distinct().collect())
-    rows = results.metrics_pdf.assign(**{
-        RUN_ID: run_id, PROTOCOL: PROTOCOL, RUN_DATE: results.run_date,
-        MODEL_VERSION: results.metrics_pdf[MODEL].map(versions),
+    metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
+        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
-    return tables.replace_partition(spark, config, "metrics", spark.createDataFrame(rows), {RUN_DATE: results.run_date})
+    versions = recommendations.select(MODEL, MODEL_VERSION).distinct()
+    named = metric_rows.join(versions, on=MODEL, how="inner")
+    return tables.replace_partition(spark, config, "metrics", named, {RUN_DATE: results.run_date})

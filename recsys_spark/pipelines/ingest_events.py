@@ -58,7 +58,7 @@ def _merge_events(spark: SparkSession, config: Config, batch: DataFrame, counts:
     winners = batch.where(F.col(BUCKET) == Bucket.INSERTED)
     if not counts[Bucket.INSERTED]:
         return {CONFLICTS: conflicts}
-    first, last = winners.agg(F.min(EVENT_DATE), F.max(EVENT_DATE)).head()
+    first, last = winners.agg(F.min(EVENT_DATE), F.max(EVENT_DATE)).collect()[0]
     bounds = (EVENT_DATE, *dedupe.lookup_bounds(first, last, config.ingest))
     inserted = tables.merge_new(spark, config, "events", winners.select(*EVENTS.fieldNames()), bounds)
     known = counts[Bucket.INSERTED] - inserted
@@ -77,7 +77,7 @@ def _conflicts_with_table(
     stored = stored.select(EVENT_ID, dedupe.payload_hash().alias("_stored"))
     looked_up = winners.select(EVENT_ID, PAYLOAD_HASH).join(stored, on=EVENT_ID, how="left")
     differs = F.count_if(F.col(PAYLOAD_HASH) != F.col("_stored"))
-    missing, conflicts = looked_up.agg(F.count_if(F.col("_stored").isNull()), differs).head()
+    missing, conflicts = looked_up.agg(F.count_if(F.col("_stored").isNull()), differs).collect()[0]
     if missing:
         raise DataError(
             f"{missing} events of this batch are not in the events table after the merge; run the job again"

@@ -1,0 +1,109 @@
+"""The typed configuration: ranges, rules between fields, and that nothing can change it."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from recsys_spark.config import (
+    AlsConfig,
+    ColumnConfig,
+    Config,
+    EventSourceConfig,
+    InteractionsConfig,
+    ItemSourceConfig,
+    SplitConfig,
+)
+
+COLUMNS = {name: name for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")}
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().als.rank = 3
+
+
+def test_model_settings_can_be_keys_of_a_cache():
+    assert len({AlsConfig(), AlsConfig(), AlsConfig(rank=8)}) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"als": {"rank": 0}},
+        {"als": {"reg_param": -0.1}},
+        {"als": {"alpha": float("nan")}},
+        {"als": {"alpha": float("inf")}},
+        {"ingest": {"max_quarantined_share": 1.01}},
+        {"ingest": {"horizon_days": -1}},
+        {"ingest": {"near_duplicate_seconds": float("nan")}},
+        {"tables": {"merge_attempts": 0}},
+        {"interactions": {"event_weights": {"view": float("nan")}}},
+        {"interactions": {"event_weights": {"view": -1}}},
+        {"interactions": {"half_life_days": 0}},
+        {"split": {"test_share": 0.5}},
+        {"recommend": {"models": ["popular", "magic"]}},
+        {"evaluation": {"k": []}},
+        {"sources": {"events": {"name": "two words"}}},
+        {"sources": {"events": {"format": "xml"}}},
+        {"sources": {"events": {"quote": '""'}}},
+        {"sources": {"events": {"event_id": {"hash_of": []}}}},
+        {"sources": {"events": {"timestamp_min": "yesterday"}}},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_refused(values):
+    with pytest.raises(ValidationError):
+        Config.model_validate(values)
+
+
+def test_a_plain_string_is_short_for_a_source_field():
+    source = EventSourceConfig.model_validate({"columns": {**COLUMNS, "user_id": "customer"}})
+    assert source.columns["user_id"] == ColumnConfig(column="customer")
+
+
+@pytest.mark.parametrize("origin", [{}, {"column": "a", "value": "b"}, {"expression": "a", "value": "b"}, {"type": "integer"}])
+def test_a_column_has_exactly_one_origin(origin):
+    with pytest.raises(ValidationError, match="exactly one of column, expression, value"):
+        ColumnConfig.model_validate(origin)
+
+
+@pytest.mark.parametrize("missing", ["event_id", "user_id", "item_id", "event_type", "timestamp"])
+def test_every_required_column_of_events_needs_an_origin(missing):
+    columns = {name: origin for name, origin in COLUMNS.items() if name != missing}
+    with pytest.raises(ValidationError, match=missing):
+        EventSourceConfig.model_validate({"columns": columns})
+
+
+def test_event_id_needs_no_origin_when_it_is_hashed():
+    columns = {name: origin for name, origin in COLUMNS.items() if name != "event_id"}
+    assert EventSourceConfig.model_validate({"columns": columns, "event_id": {"hash_of": ["user_id"]}}).event_id
+
+
+def test_columns_that_are_not_ours_are_named():
+    with pytest.raises(ValidationError, match="colour"):
+        EventSourceConfig.model_validate({"columns": {**COLUMNS, "colour": "colour"}})
+    with pytest.raises(ValidationError, match="item_id"):
+        ItemSourceConfig.model_validate({"columns": {"title": "title"}})
+
+
+@pytest.mark.parametrize("test_start", ["2024-03-01", "2024-02-01"])
+def test_validation_comes_before_test(test_start):
+    with pytest.raises(ValidationError, match="must be before"):
+        SplitConfig.model_validate({"validation_start": "2024-03-01", "test_start": test_start})
+
+
+def test_every_knob_has_a_sentence():
+    def silent(model, path="config"):
+        for name, field in model.model_fields.items():
+            if not field.description:
+                yield f"{path}.{name}"
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                yield from silent(field.annotation, f"{path}.{name}")
+
+    assert list(silent(Config)) == []
+
+
+def test_the_default_weights_are_those_of_the_documentation():
+    assert InteractionsConfig().default_weight == 1.0
+    assert Config().ingest.max_quarantined_share == 0.05
