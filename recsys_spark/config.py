@@ -8,13 +8,13 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
 
 class BaseConfig(BaseModel):
     """Frozen, with unknown keys forbidden, so that a typo stops the job before Spark starts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SparkConfig(BaseConfig):
@@ -198,7 +198,7 @@ class SplitConfig(BaseConfig):
 class InteractionsConfig(BaseConfig):
     """How events become one weighted row per user and item."""
 
-    event_weights: dict[str, float] = {}
+    event_weights: dict[str, NonNegativeFloat] = {}
     """Weight of one event by its type; types not named weigh default_weight, 0 leaves a type out."""
     default_weight: float = Field(1.0, ge=0)
     """Weight of event types that event_weights does not name."""

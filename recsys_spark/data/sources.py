@@ -39,7 +39,7 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
     Needs: raw_line (binary), source_file, delivery_date. Gives these and line_hash, fields (map field -> text), filter_rule
     (`blank_line` or null), reason and detail (null when the line could be read). The header line itself is left out.
     """
-    with_text = lines.withColumn(_TEXT, F.rtrim(_decoded(source), F.lit("\r")))
+    with_text = lines.withColumn(_TEXT, _without_carriage_return(_decoded(source)))
     if header is not None:
         with_text = with_text.where(F.col(_TEXT) != F.lit(header))
     record, fields, is_malformed = _json_record() if source.format != "csv" else _csv_record(source, header)

@@ -96,6 +96,7 @@ def evaluate_run(
             config_yaml=dump_config(config),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
+            confidence=config.evaluation.confidence,
         )
         facts["rows"] = _write(spark, config, results, recommendations)
     return results

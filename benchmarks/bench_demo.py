@@ -1,0 +1,116 @@
+"""The demo from raw logs to report, twice: seconds per step, peak memory of the whole process tree, and the metrics.
+
+Writes benchmarks/results/demo.json. Usage: .venv/bin/python benchmarks/bench_demo.py [--sample 0.1]
+Limits that the demo promises on two cores after set-up: 360 seconds and 8 GB.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from recsys_spark.cli import conf_folder
+from recsys_spark.config_file import load_config
+from recsys_spark.demo_data import write_demo_data
+from recsys_spark.evaluation.run_results import RunResults
+from recsys_spark.infra.session import build_session
+from recsys_spark.log import configure_logging
+from recsys_spark.main_job import run_main_job
+
+RESULTS = Path(__file__).parent / "results" / "demo.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sample", type=float, default=1.0)
+    sample = parser.parse_args().sample
+    configure_logging()
+    root = Path(tempfile.mkdtemp(prefix="bench_demo_"))
+    try:
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            write_demo_data(root / "raw", sample)
+            written = time.perf_counter() - start
+            paths = [f"data_root={root}", f"sources.events.path={root}/raw/events", f"sources.items.path={root}/raw/items"]
+            config = load_config(conf_folder() / "demo.yaml", paths)
+            spark = build_session(config)
+            session = time.perf_counter() - start - written
+            first = run_main_job(spark, config)
+            total = time.perf_counter() - start
+            second = run_main_job(spark, config)
+            spark.stop()
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(_report(sample, first, second, written, session, total, memory), indent=1) + "\n")
+    finally:
+        shutil.rmtree(root)
+
+
+def _report(
+    sample: float, first: RunResults, second: RunResults, written: float, session: float, total: float, memory: "PeakMemory"
+) -> dict[str, object]:
+    rows = first.metrics_pdf.query("slice == 'all' and metric == 'ndcg' and k == 10")
+    ndcg = {f"{row['task']}.{row['model']}": row for row in rows.to_dict("records")}
+    return {
+        "hardware": {"cpu": _cpu_name(), "cores": os.cpu_count(), "memory_gb": round(psutil.virtual_memory().total / 2**30, 1)},
+        "versions": {name: version(name) for name in ("pyspark", "delta-spark", "mlflow", "numpy")} | {"python": platform.python_version()},
+        "sample": sample,
+        "seconds_total_first_run": round(total, 1),
+        "seconds": {"write_logs": round(written, 1), "start_spark": round(session, 1)}
+        | {step: round(value, 1) for step, value in first.timings.items()},
+        "seconds_second_run": {step: round(value, 1) for step, value in second.timings.items()},
+        "peak_memory_gb": round(memory.peak / 1e9, 2),
+        "ingest_first_run": first.conservation["events"],
+        "ingest_second_run": second.conservation["events"],
+        "ndcg_at_10": {
+            name: {"value": row["value"], "ci": [row["ci_low"], row["ci_high"]], "users": row["num_users"],
+                   "x_popular": row["value"] / ndcg[f"{row['task']}.popular"]["value"]}
+            for name, row in ndcg.items()
+        },  # fmt: skip
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+class PeakMemory:
+    """Samples the memory of this process and its children; proportional shares, so that forked workers count once."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            used = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    used += process.memory_full_info().pss
+                except psutil.NoSuchProcess:
+                    continue  # it ended while we looked
+            self.peak = max(self.peak, used)
+
+
+if __name__ == "__main__":
+    main()
