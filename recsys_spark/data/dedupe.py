@@ -64,7 +64,7 @@ def lookup_bounds(first: date, last: date, config: IngestConfig) -> tuple[date, 
 def _mark_near_duplicates(rows: DataFrame, seconds: float) -> DataFrame:
     is_kept = F.col(BUCKET) == Bucket.INSERTED
     # rows of other buckets stand in a group of their own and never count as the event before
-    same_act = W.partitionBy(is_kept, USER_ID, ITEM_ID, EVENT_TYPE).orderBy(TIMESTAMP, EVENT_ID)
+    same_act = W.partitionBy(is_kept, USER_ID, ITEM_ID, EVENT_TYPE, QUERY).orderBy(TIMESTAMP, EVENT_ID)
     gap = F.col(TIMESTAMP).cast("double") - F.lag(TIMESTAMP).over(same_act).cast("double")
     near = is_kept & F.coalesce(gap <= seconds, F.lit(False))
     return rows.withColumn(BUCKET, F.when(near, Bucket.NEAR_DUPLICATE).otherwise(F.col(BUCKET)))

@@ -13,9 +13,14 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
 from recsys_spark.config import SourceConfig
-from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.errors import ConfigError, DataError, SchemaError
 
 _HEADER_BYTES = 65_536
+_JSON_OPTIONS = {
+    "ignoreNullFields": "false",
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",  # the default cuts microseconds off
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,11 @@ def read_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | 
     if source.format == "parquet":
         return [Delivery(None, _with_delivery(_parquet_lines(spark, files), source, run_date))]
     if source.format == "csv" and source.header is True:
-        by_header: dict[str, list[str]] = defaultdict(list)
-        for file in files:
-            by_header[_first_line(spark, file, source)].append(file)
+        by_header = _group_by_header(spark, files, source)
         return [
             Delivery(header, _with_delivery(_text_lines(spark, group), source, run_date))
             for header, group in sorted(by_header.items())
-            if header  # a file without a first line is empty: it has no lines either
-        ] or [Delivery("", _with_delivery(_text_lines(spark, files), source, run_date))]
+        ]
     return [Delivery(None, _with_delivery(_text_lines(spark, files), source, run_date))]
 
 
@@ -77,6 +79,23 @@ def list_files(spark: SparkSession, path: str) -> list[str]:
     return sorted(found)
 
 
+def _group_by_header(spark: SparkSession, files: list[str], source: SourceConfig) -> dict[str, list[str]]:
+    by_header: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        header = _first_line(spark, file, source)
+        if header is None:
+            continue  # an empty file has no lines either
+        if not header.strip():
+            raise SchemaError(
+                f"source {source.name!r}: expected names in the first line of {file}, but its first line is blank; "
+                "remove that line, or give sources.*.header as a list of names"
+            )
+        by_header[header].append(file)
+    # where every file is empty, the configured names stand for the header that nobody wrote
+    names = [column.column for column in source.columns.values() if column.column]
+    return by_header or {source.delimiter.join(names): files}
+
+
 def _text_lines(spark: SparkSession, files: list[str]) -> DataFrame:
     # Spark's text reader keeps the bytes of a line as they are, so the cast to binary is the raw line.
     text = spark.read.option("lineSep", "\n").text(_literal_paths(files))
@@ -85,7 +104,7 @@ def _text_lines(spark: SparkSession, files: list[str]) -> DataFrame:
 
 def _parquet_lines(spark: SparkSession, files: list[str]) -> DataFrame:
     rows = spark.read.option("mergeSchema", "true").parquet(*_literal_paths(files))
-    line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), {"ignoreNullFields": "false"})
+    line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), _JSON_OPTIONS)
     return rows.select(line.cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
 
 
@@ -98,7 +117,7 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
     return lines.withColumn(DELIVERY_DATE, delivery_date)
 
 
-def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str:
+def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str | None:
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file)
     hadoop_conf = spark._jsc.hadoopConfiguration()
@@ -110,6 +129,8 @@ def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str:
         ))  # fmt: skip
     finally:
         stream.close()
+    if not head:
+        return None
     return head.split(b"\n", 1)[0].decode(source.encoding, errors="replace").removeprefix("\ufeff").rstrip("\r")
 
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyspark import StorageLevel
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext, StorageLevel
 from pyspark.errors import (
     AnalysisException,
     ArithmeticException,
@@ -19,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, DataError
-from recsys_spark.infra.jvm import use_spark_conf
+from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
 
 
 def build_session(config: Config) -> SparkSession:
@@ -29,6 +30,10 @@ def build_session(config: Config) -> SparkSession:
     Raises ConfigError when Java or Delta's jars are missing.
     """
     use_spark_conf()
+    if (
+        SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ
+    ):  # spark-submit has started its JVM
+        _require_java()
     builder = SparkSession.builder.appName(config.spark.app_name)
     if config.spark.master is not None:
         builder = builder.master(config.spark.master)
@@ -52,6 +57,16 @@ def build_session(config: Config) -> SparkSession:
     return spark
 
 
+def _require_java() -> None:
+    java = find_java()
+    if java is None or java.major not in SUPPORTED_JAVA:
+        found = "none" if java is None else f"version {java.major} at {java.path}"
+        raise ConfigError(
+            f"Spark needs Java {' or '.join(map(str, SUPPORTED_JAVA))}, found {found}; run `recsys doctor` to see how to get it, "
+            "or point JAVA_HOME at one"
+        )
+
+
 @contextmanager
 def persisted(rows: DataFrame) -> Iterator[DataFrame]:
     """Keep a frame that is used several times in memory, on disk where it does not fit, and let it go at the end."""
@@ -63,10 +78,19 @@ def persisted(rows: DataFrame) -> Iterator[DataFrame]:
 
 
 @contextmanager
-def rule_errors_explained(source: str) -> Iterator[None]:
-    """Turn Spark's errors about a configured filter or expression into ConfigError or DataError that say where to look."""
+def input_errors_explained(source: str) -> Iterator[None]:
+    """Turn Spark's errors about an unreadable file, a filter or an expression into errors that say where to look."""
     try:
         yield
+    except Py4JJavaError as error:
+        # Spark raises these without a Python class of their own: a truncated archive, a damaged Parquet file
+        text = str(error.java_exception.getMessage() or "")
+        if not text.startswith(("[FAILED_READ_FILE", "[CANNOT_READ_FILE_FOOTER", "[CANNOT_MERGE_SCHEMAS")):
+            raise
+        raise DataError(
+            f"source {source!r}: a file cannot be read: {text.splitlines()[0]}; nothing of this run was written; "
+            "mend the file or move it out of the source's folder, then run again"
+        ) from error
     except (AnalysisException, ParseException) as error:
         raise ConfigError(
             f"source {source!r}: a filter, expression or format of its config is not valid Spark SQL: {_first_line(error)}"

@@ -87,14 +87,13 @@ def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
     if table_exists(spark, config, name):
         return
     spec = TABLES[name]
-    builder = DeltaTable.createIfNotExists(spark).addColumns(spec.schema).property(VERSION_PROPERTY, str(spec.version))
+    columns = [f"`{c.name}` {c.dataType.simpleString()}{'' if c.nullable else ' NOT NULL'}" for c in spec.schema.fields]
+    # in SQL, because Delta's own builder knows no names of three parts
+    statement = f"CREATE TABLE IF NOT EXISTS {table_address(config, name)} ({', '.join(columns)}) USING delta"
     if spec.partition_by:
-        builder = builder.partitionedBy(*spec.partition_by)
-    if config.tables.catalog is not None:
-        builder = builder.tableName(table_address(config, name))
-    else:
-        builder = builder.location(_folder(config, name))
-    retry_on_conflict(builder.execute, config.tables)
+        statement += f" PARTITIONED BY ({', '.join(spec.partition_by)})"
+    statement += f" TBLPROPERTIES ('{VERSION_PROPERTY}' = '{spec.version}')"
+    retry_on_conflict(lambda: spark.sql(statement), config.tables)
 
 
 def table_version(spark: SparkSession, config: Config, name: str) -> int:

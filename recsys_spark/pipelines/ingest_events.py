@@ -14,7 +14,7 @@ from recsys_spark.config import Config
 from recsys_spark.data import dedupe, events, outcome, sources
 from recsys_spark.errors import DataError
 from recsys_spark.infra import files, tables
-from recsys_spark.infra.session import persisted, rule_errors_explained
+from recsys_spark.infra.session import input_errors_explained, persisted
 from recsys_spark.log import log_step
 from recsys_spark.schemas import EVENTS
 
@@ -29,14 +29,15 @@ def ingest_events(spark: SparkSession, config: Config, run_date: date | None = N
     written) or when the buckets do not add up to the lines read.
     """
     source = config.sources.events
-    deliveries = files.read_deliveries(spark, source, run_date)
-    lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
-    parsed = reduce(DataFrame.unionByName, [events.parse_events(part, source) for part in lines])
     ingest_run = f"{source.name}-{run_date or 'all'}-{uuid.uuid4().hex[:8]}"
-    sorted_lines = dedupe.sort_into_buckets(parsed, config.ingest).withColumn(INGEST_RUN, F.lit(ingest_run))
+    with input_errors_explained(source.name):
+        deliveries = files.read_deliveries(spark, source, run_date)
+        lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
+        parsed = reduce(DataFrame.unionByName, [events.parse_events(part, source) for part in lines])
+        sorted_lines = dedupe.sort_into_buckets(parsed, config.ingest).withColumn(INGEST_RUN, F.lit(ingest_run))
 
     with log_step("ingest_events", source=source.name) as facts, persisted(sorted_lines) as batch:
-        with rule_errors_explained(source.name):
+        with input_errors_explained(source.name):
             counts = outcome.bucket_counts(outcome.count_lines(batch).collect())
         if counts[Bucket.QUARANTINED]:
             tables.merge_new(spark, config, "events_quarantine", outcome.quarantine_rows(batch))

@@ -13,7 +13,7 @@ from recsys_spark.columns import BUCKET, INGEST_RUN, Bucket
 from recsys_spark.config import Config
 from recsys_spark.data import items, outcome, sources
 from recsys_spark.infra import files, tables
-from recsys_spark.infra.session import persisted, rule_errors_explained
+from recsys_spark.infra.session import input_errors_explained, persisted
 from recsys_spark.log import log_step
 from recsys_spark.schemas import ITEMS
 
@@ -25,14 +25,15 @@ def ingest_items(spark: SparkSession, config: Config, run_date: date | None = No
     quarantined. Raises DataError as `ingest_events` does.
     """
     source = config.sources.items
-    deliveries = files.read_deliveries(spark, source, run_date)
-    lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
-    parsed = reduce(DataFrame.unionByName, [items.parse_items(part, source) for part in lines])
     ingest_run = f"{source.name}-{run_date or 'all'}-{uuid.uuid4().hex[:8]}"
+    with input_errors_explained(source.name):
+        deliveries = files.read_deliveries(spark, source, run_date)
+        lines = [sources.parse_lines(d.lines, source, d.header) for d in deliveries]
+        parsed = reduce(DataFrame.unionByName, [items.parse_items(part, source) for part in lines])
     newest = items.keep_newest(parsed).withColumn(INGEST_RUN, F.lit(ingest_run))
 
     with log_step("ingest_items", source=source.name) as facts, persisted(newest) as batch:
-        with rule_errors_explained(source.name):
+        with input_errors_explained(source.name):
             counts = outcome.bucket_counts(outcome.count_lines(batch).collect())
         if counts[Bucket.QUARANTINED]:
             tables.merge_new(spark, config, "items_quarantine", outcome.quarantine_rows(batch))

@@ -45,7 +45,7 @@ def buckets(spark, rows, config=None, num_partitions=2):
     """Give (event_id, line_hash, bucket, is_conflict) of every line, sorted."""
     sorted_lines = sort_into_buckets(batch(spark, rows, num_partitions), config or IngestConfig())
     found = sorted_lines.select("event_id", "line_hash", "bucket", "is_conflict").collect()
-    return sorted(tuple(row) for row in found)
+    return sorted((tuple(row) for row in found), key=str)
 
 
 def test_of_one_event_id_the_earliest_wins_and_conflicts_are_marked(spark):

@@ -1,0 +1,222 @@
+"""Ingest end to end on small files: every line is accounted for, and a repeated run changes nothing."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_lines
+
+from recsys_spark.data.outcome import BUCKETS
+from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.infra import tables
+from recsys_spark.pipelines.ingest_events import ingest_events
+
+DATED = r"(\d{4}-\d{2}-\d{2})[^/]*$"
+
+
+def shop_config(tmp_path, root="lake", ingest=None, table_settings=None, **source):
+    source = {"name": "shop", "path": str(tmp_path / "raw"), "date_pattern": DATED, "columns": EVENT_COLUMNS, **source}
+    return make_config(tmp_path / root, sources={"events": source}, ingest=ingest or {}, tables=table_settings or {})
+
+
+def stored(spark, config, name="events", *columns):
+    return table_rows(tables.read_table(spark, config, name, made_by="ingest_events"), *columns)
+
+
+def shown(counts):
+    """The counts that are not zero."""
+    return {name: value for name, value in counts.items() if value}
+
+
+def check_sum(counts):
+    assert counts["read"] == sum(counts[bucket] for bucket in BUCKETS)
+
+
+def test_every_line_ends_in_one_bucket_and_a_rerun_adds_nothing(spark, tmp_path):
+    write_lines(
+        tmp_path / "raw" / "2024-03-05.jsonl",
+        event_line(event_id="e1"),
+        event_line(event_id="e1"),  # delivered twice
+        event_line(event_id="e1", user_id="u2"),  # ... and saying something else
+        event_line(event_id="e2", colour="red", note="用户🙂"),
+        event_line(event_id="e3", timestamp="2024-03-05T10:00:01"),  # e2 again, one second later
+        event_line(event_id="e4", timestamp="2024-01-01T10:00:00"),
+        event_line(event_id="e5", customer=""),
+        "",
+        event_line(event_id="e6", user_id=None),
+        "torn",
+        "torn",
+        b"\xff torn",
+    )
+    config = shop_config(
+        tmp_path, ingest={"near_duplicate_seconds": 2, "max_quarantined_share": 0.5}, filters={"no_customer": "customer = ''"}
+    )
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    check_sum(counts)
+    # e2 says the same as e1 at the same second, and e3 follows both
+    assert shown(counts) == {
+        "read": 12, "inserted": 1, "duplicate": 2, "near_duplicate": 2, "late": 1, "filtered": 2, "quarantined": 4, "conflicts": 1,
+        "filtered.no_customer": 1, "filtered.blank_line": 1,
+        "quarantined.missing_field": 1, "quarantined.malformed": 2, "quarantined.invalid_encoding": 1,
+    }  # fmt: skip
+    assert stored(spark, config, "events_late", "event_id") == [("e4",)]
+    quarantine = tables.read_table(spark, config, "events_quarantine", made_by="ingest_events").collect()
+    assert sorted((bytes(row.raw_line), row.occurrence, row.reason, row.detail) for row in quarantine if b"torn" in row.raw_line) == [
+        (b"torn", 1, "malformed", None), (b"torn", 2, "malformed", None), (b"\xff torn", 1, "invalid_encoding", None),
+    ]  # fmt: skip
+
+    names = ("events", "events_late", "events_quarantine")
+    before = {name: stored(spark, config, name) for name in names}
+    again = ingest_events(spark, config, date(2024, 3, 5))
+    check_sum(again)
+    assert {name: stored(spark, config, name) for name in names} == before
+    assert (again["inserted"], again["duplicate"], again["conflicts"]) == (0, 3, 1)
+
+
+def test_days_give_the_same_table_in_any_order_and_all_at_once(spark, tmp_path):
+    days = [date(2024, 3, day) for day in (4, 5, 6)]
+    for number, day in enumerate(days):
+        write_lines(
+            tmp_path / "raw" / f"{day}.jsonl",
+            *[event_line(event_id=f"e{number}{i}", user_id=f"u{i}", timestamp=f"{day}T0{i}:00:00", basket=i) for i in range(4)],
+            # each delivery repeats events of the neighbouring days
+            *[event_line(event_id=f"e{other}0", user_id="u0", timestamp=f"{days[other]}T00:00:00", basket=0) for other in range(3)],
+        )
+    forward, backward, at_once = (shop_config(tmp_path, root) for root in ("forward", "backward", "at once"))
+    inserted = [ingest_events(spark, forward, day)["inserted"] for day in days]
+    assert sum(inserted) == 12
+    for day in reversed(days):
+        ingest_events(spark, backward, day)
+    assert ingest_events(spark, at_once)["duplicate"] == 9
+    rows = stored(spark, at_once)
+    assert len(rows) == 12
+    assert stored(spark, forward) == rows
+    assert stored(spark, backward) == rows
+
+
+def test_a_run_date_reads_its_own_day(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-04.jsonl", event_line(event_id="e4", timestamp="2024-03-04"))
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(event_id="e5", timestamp="2024-03-05"))
+    config = shop_config(tmp_path)
+    assert ingest_events(spark, config, date(2024, 3, 5))["read"] == 1
+    assert stored(spark, config, "events", "event_id", "event_date") == [("e5", "2024-03-05")]
+
+
+def test_a_duplicate_that_says_something_else_keeps_the_stored_row(spark, tmp_path):
+    config = shop_config(tmp_path)
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(user_id="first", timestamp="2024-03-05T10:00:00"))
+    ingest_events(spark, config, date(2024, 3, 5))
+    write_lines(tmp_path / "raw" / "2024-03-06.jsonl", event_line(user_id="second", timestamp="2024-03-04T10:00:00"))
+    counts = ingest_events(spark, config, date(2024, 3, 6))
+    assert (counts["inserted"], counts["duplicate"], counts["conflicts"]) == (0, 1, 1)
+    assert stored(spark, config, "events", "user_id") == [("first",)]
+
+
+def test_numbered_ids_keep_repeats_of_one_file_and_know_a_second_delivery(spark, tmp_path):
+    lines = [event_line(event_id=...)] * 3 + [event_line(event_id=..., user_id="u2")]
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", *lines)
+    columns = {name: origin for name, origin in EVENT_COLUMNS.items() if name != "event_id"}
+    event_id = {"hash_of": ["user_id", "item_id", "timestamp"], "numbered": True}
+    config = shop_config(tmp_path, columns=columns, event_id=event_id)
+    assert ingest_events(spark, config, date(2024, 3, 5))["inserted"] == 4
+    write_lines(tmp_path / "raw" / "2024-03-05-resent.jsonl", *reversed(lines))
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    assert (counts["inserted"], counts["duplicate"], counts["conflicts"]) == (0, 8, 0)
+    assert len(stored(spark, config)) == 4
+
+
+def test_too_large_a_quarantined_share_writes_the_quarantine_only(spark, tmp_path):
+    lines = [event_line(event_id=f"e{i}") for i in range(8)] + ["torn", event_line(event_id="late", timestamp="2023-01-01")]
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", *lines)
+    config = shop_config(tmp_path, ingest={"max_quarantined_share": 0.09})
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"1 of 10 lines are quarantined \(malformed: 1\)") as error:
+            ingest_events(spark, config, date(2024, 3, 5))
+        assert error.value.exit_code == 3
+        assert len(stored(spark, config, "events_quarantine")) == 1
+        assert not tables.table_exists(spark, config, "events")
+        assert not tables.table_exists(spark, config, "events_late")
+    exactly = shop_config(tmp_path, ingest={"max_quarantined_share": 0.1})
+    assert ingest_events(spark, exactly, date(2024, 3, 5))["inserted"] == 8
+
+
+def test_no_files_name_the_path(spark, tmp_path):
+    with pytest.raises(DataError, match="raw"):
+        ingest_events(spark, shop_config(tmp_path), date(2024, 3, 5))
+
+
+def test_an_empty_delivery_writes_nothing_and_is_no_error(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl")
+    assert shown(ingest_events(spark, shop_config(tmp_path), date(2024, 3, 5))) == {}
+    write_lines(tmp_path / "raw" / "2024-03-06.csv")
+    assert shown(ingest_events(spark, shop_config(tmp_path, format="csv"), date(2024, 3, 6))) == {}
+
+
+def test_a_filter_that_is_no_sql_stops_the_job_before_anything_is_written(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line())
+    config = shop_config(tmp_path, filters={"returned": "quantity <"})
+    with pytest.raises(ConfigError, match="returned"):
+        ingest_events(spark, config)
+    assert not tables.table_exists(spark, config, "events")
+
+
+@pytest.mark.parametrize("adaptive", ["true", "false"])
+def test_a_filter_that_fails_on_a_line_says_what_to_use(spark, tmp_path, adaptive):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(quantity="many"))
+    config = shop_config(tmp_path, filters={"returned": "cast(quantity AS double) < 0"})
+    spark.conf.set("spark.sql.adaptive.enabled", adaptive)
+    try:
+        with pytest.raises(DataError, match="try_cast"):
+            ingest_events(spark, config)
+    finally:
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+
+
+def test_a_timestamp_format_that_is_no_pattern_is_named(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line())
+    columns = {**EVENT_COLUMNS, "timestamp": {"column": "timestamp", "timestamp_format": "no pattern"}}
+    with pytest.raises((ConfigError, DataError), match="shop"):
+        ingest_events(spark, shop_config(tmp_path, columns=columns))
+
+
+def test_csv_files_with_fields_in_another_order_give_the_same_events(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05-a.csv", "event_id,user_id,item_id,event_type,timestamp,note", "e1,u1,i1,view,2024-03-05,x")
+    write_lines(tmp_path / "raw" / "2024-03-05-b.csv", "note,timestamp,event_type,item_id,user_id,event_id", "x,2024-03-05,view,i2,u2,e2", "torn")
+    config = shop_config(tmp_path, format="csv", ingest={"max_quarantined_share": 0.5})
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    check_sum(counts)
+    assert shown(counts) == {"read": 3, "inserted": 2, "quarantined": 1, "quarantined.malformed": 1}
+    assert stored(spark, config, "events", "event_id", "user_id", "item_id", "source") == [
+        ("e1", "u1", "i1", "shop"), ("e2", "u2", "i2", "shop"),
+    ]  # fmt: skip
+
+
+def test_parquet_is_a_source_too(spark, tmp_path):
+    spark.sql(
+        "SELECT 7L event_id, 12345678901L user_id, 'i1' item_id, 'view' event_type, timestamp'2024-03-05 10:00:00.123456' timestamp, "
+        "2.5D price, named_struct('a', 1) nested UNION ALL SELECT 8L, NULL, 'i1', 'view', timestamp'2024-03-05', 1D, NULL"
+    ).coalesce(1).write.parquet(str(tmp_path / "raw" / "2024-03-05"))
+    config = shop_config(tmp_path, format="parquet", date_pattern=r"raw/(\d{4}-\d{2}-\d{2})/", ingest={"max_quarantined_share": 0.5})
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    assert shown(counts) == {"read": 2, "inserted": 1, "quarantined": 1, "quarantined.missing_field": 1}
+    rows = stored(spark, config, "events", "event_id", "user_id", "timestamp", "attributes")
+    assert rows == [("7", "12345678901", "2024-03-05 10:00:00.123456", '{price -> 2.5, nested -> {"a":1}}')]
+
+
+def test_tables_may_have_names_in_a_catalog(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(), event_line(event_id="old", timestamp="2023-01-01"), "torn")
+    spark.sql(f"CREATE DATABASE shop_ingest LOCATION '{tmp_path / 'database'}'")
+    try:
+        config = shop_config(
+            tmp_path, table_settings={"catalog": "spark_catalog.shop_ingest"}, ingest={"max_quarantined_share": 0.5}
+        )
+        for _ in range(2):
+            counts = ingest_events(spark, config, date(2024, 3, 5))
+        assert (counts["duplicate"], counts["late"], counts["quarantined"]) == (1, 1, 1)
+        tables_there = {row.tableName for row in spark.sql("SHOW TABLES IN shop_ingest").collect()}
+        assert tables_there == {"events", "events_late", "events_quarantine"}
+        assert [spark.table(f"shop_ingest.{name}").count() for name in sorted(tables_there)] == [1, 1, 1]
+        assert not (tmp_path / "lake").exists()
+    finally:
+        spark.sql("DROP DATABASE shop_ingest CASCADE")
