@@ -99,7 +99,8 @@ def range_text(field: FieldInfo) -> str:
 def choices_text(field: FieldInfo) -> str:
     """Give the allowed words of a field, also of a list's entries; empty when it is no choice."""
     parts = [part for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal]
-    return f"one of {', '.join(map(str, get_args(parts[0])))}" if parts else ""
+    word = "one of" if parts and parts[0] is field.annotation else "any of"
+    return f"{word} {', '.join(map(str, get_args(parts[0])))}" if parts else ""
 
 
 def default_text(field: FieldInfo) -> str:

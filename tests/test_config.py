@@ -62,7 +62,9 @@ def test_a_plain_string_is_short_for_a_source_field():
     assert source.columns["user_id"] == ColumnConfig(column="customer")
 
 
-@pytest.mark.parametrize("origin", [{}, {"column": "a", "value": "b"}, {"expression": "a", "value": "b"}, {"type": "integer"}])
+@pytest.mark.parametrize(
+    "origin", [{}, {"column": "a", "value": "b"}, {"expression": "a", "value": "b"}, {"type": "integer"}]
+)
 def test_a_column_has_exactly_one_origin(origin):
     with pytest.raises(ValidationError, match="exactly one of column, expression, value"):
         ColumnConfig.model_validate(origin)

@@ -83,7 +83,7 @@ def test_all_problems_are_named_at_once(tmp_path):
     ],
 )
 def test_a_malformed_file_is_a_config_error(tmp_path, text, problem):
-    with pytest.raises(ConfigError, match="job.yaml") as error:
+    with pytest.raises(ConfigError, match=r"job\.yaml") as error:
         load_config(write(tmp_path, text))
     assert problem in str(error.value)
 

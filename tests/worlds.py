@@ -15,7 +15,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ MODELS = ("popular", "popular_recent", "again", "neighbours", "als")
 class World:
     """What was done (as rows of `factories.make_events`) and under which config."""
 
-    events: list[dict[str, Any]]
-    config: Config
+    events: list[dict[str, Any]] = field(repr=False)
+    config: Config = field(repr=False)
 
     def had(self, user_id: str) -> set[str]:
         """Every item of the user before the cutoff, whatever the event type."""
@@ -50,6 +51,18 @@ class World:
 
     def users(self) -> set[str]:
         return {row["user_id"] for row in self.events}
+
+    def truth(self, users: list[str]) -> dict[str, set[str]]:
+        """What each of the users has from the cutoff on."""
+        return {
+            user_id: {row["item_id"] for row in self.events if row["user_id"] == user_id and not is_past(row)}
+            for user_id in users
+        }
+
+    def copied_to(self, folder: Path, **sections: Any) -> World:
+        """A copy of everything on disk, for tests that change it."""
+        shutil.copytree(self.config.data_root, folder, dirs_exist_ok=True)
+        return World(self.events, blocks_config(folder, **sections))
 
 
 def is_past(row: dict[str, Any]) -> bool:
@@ -98,6 +111,35 @@ def write_events(spark: Any, config: Config, events: Any) -> None:
     """Replace the events table by the rows; a frame or dicts as in `factories.make_events`."""
     frame = make_events(spark, events) if isinstance(events, list) else events
     tables.replace_partition(spark, config, "events", frame, {"source": "shop"})
+
+
+_TRAINED: dict[str, World] = {}
+
+
+def trained_blocks_world(spark: Any, tmp_path_factory: Any) -> World:
+    """The blocks world after every pipeline up to recommend, made once for all test files: read it, change only copies."""
+    if "blocks" not in _TRAINED:
+        world = blocks_world(spark, tmp_path_factory.mktemp("blocks"))
+        run_line(spark, world.config)
+        _TRAINED["blocks"] = world
+    return _TRAINED["blocks"]
+
+
+def run_line(spark: Any, config: Config) -> None:
+    """Every pipeline between ingest and evaluate."""
+    from recsys_spark.pipelines.build_interactions import build_interactions
+    from recsys_spark.pipelines.recommend import recommend
+    from recsys_spark.pipelines.train_als import train_als
+    from recsys_spark.pipelines.train_neighbours import train_neighbours
+    from recsys_spark.pipelines.train_popular import train_popular
+
+    for step in (build_interactions, train_popular, train_neighbours, train_als, recommend):
+        step(spark, config, CUTOFF)
+
+
+def table_pdf(spark: Any, config: Config, name: str) -> Any:
+    """A whole table as pandas."""
+    return tables.read_table(spark, config, name, made_by="this test").toPandas()
 
 
 def blocks_world(spark: Any, folder: Path, partitions: int = 1, **sections: Any) -> World:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from recsys_spark.errors import ConfigError
 _MAX_PARAMS = 100  # MLflow's limits for one batch
 _MAX_METRICS = 1000
 _MAX_PARAM_CHARS = 6000
+_NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 
 
 def tracking_uri(config: Config) -> str:
@@ -46,7 +48,7 @@ def start_run(config: Config, name: str, params: Mapping[str, str], tags: Mappin
     else:
         experiment_id = experiment.experiment_id
     run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-    entries = [Param(key, value[:_MAX_PARAM_CHARS]) for key, value in params.items()]
+    entries = [Param(_allowed(key), value[:_MAX_PARAM_CHARS]) for key, value in params.items()]
     for start in range(0, len(entries), _MAX_PARAMS):
         client.log_batch(run.info.run_id, params=entries[start : start + _MAX_PARAMS])
     return str(run.info.run_id)
@@ -56,7 +58,7 @@ def finish_run(config: Config, run_id: str, metrics: Mapping[str, float], texts:
     """Log metrics and text artifacts (file name -> content) in batches and close the run."""
     client = _client(config)
     now = int(time.time() * 1000)
-    entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+    entries = [Metric(_allowed(key), float(value), now, 0) for key, value in metrics.items()]
     for start in range(0, len(entries), _MAX_METRICS):
         client.log_batch(run_id, metrics=entries[start : start + _MAX_METRICS])
     for file, text in texts.items():
@@ -70,6 +72,11 @@ def log_model_run(
     """Log one model of a comparison as a child run, so that MLflow's own table compares the models."""
     run_id = start_run(config, model, params, {"mlflow.parentRunId": parent_id})
     finish_run(config, run_id, metrics, {})
+
+
+def _allowed(name: str) -> str:
+    """MLflow refuses other characters in names; event types and filter rules, which come from a config, may hold them."""
+    return _NOT_ALLOWED.sub("_", name)
 
 
 def _client(config: Config) -> MlflowClient:

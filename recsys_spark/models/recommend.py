@@ -128,7 +128,7 @@ def _no_null(column: str, item_type: str) -> Column:
 
 def _matrix(vectors: pa.ListArray, dimensions: int) -> np.ndarray:
     flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    if len(flat) != len(vectors) * dimensions:
+    if (np.diff(vectors.offsets.to_numpy()) != dimensions).any():  # a sum would let one short and one long vector pass
         raise ValueError(
             f"every user vector must have {dimensions} numbers as the item vectors have; train the model again"
         )

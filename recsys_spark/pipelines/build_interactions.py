@@ -26,8 +26,7 @@ def build_interactions(spark: SparkSession, config: Config, run_date: date | Non
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
     with log_step("build_interactions", cutoff=cutoff) as facts:
         pairs = interactions_of.build_interactions(events, config.interactions, cutoff)
-        tables.replace_partition(spark, config, "interactions", pairs, {CUTOFF: cutoff})
-        facts["interactions"] = count = tables.read_cutoff(spark, config, cutoff).count()
+        facts["interactions"] = count = tables.replace_partition(spark, config, "interactions", pairs, {CUTOFF: cutoff})
         if not count:
             raise DataError(
                 f"no interaction is left before {cutoff} out of {events_before(events, cutoff).count()} events; check the date, "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (
@@ -33,7 +33,7 @@ from recsys_spark.columns import (
     K,
     Task,
 )
-from recsys_spark.config import Config
+from recsys_spark.config import Config, InteractionsConfig
 from recsys_spark.config_file import dump_config, flatten_config
 from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
@@ -146,8 +146,7 @@ def _metrics(
 def _truth(
     config: Config, events: DataFrame, known_users: DataFrame, item_users: DataFrame, cutoff: date, dates: SplitDates
 ) -> DataFrame:
-    ignored = [name for name, weight in config.interactions.event_weights.items() if weight == 0]
-    positive = events.where(F.col(ITEM_ID).isNotNull() & ~F.col(EVENT_TYPE).isin(ignored))
+    positive = events.where(F.col(ITEM_ID).isNotNull() & _has_weight(config.interactions))
     after = events_between(positive, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
     before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
     discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
@@ -155,6 +154,13 @@ def _truth(
     truth = truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
     truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
     return truth.join(item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM)), on=ITEM_ID, how="left")
+
+
+def _has_weight(config: InteractionsConfig) -> Column:
+    """True for event types that interactions count; the others are no success either."""
+    if config.default_weight > 0:
+        return ~F.col(EVENT_TYPE).isin([name for name, weight in config.event_weights.items() if weight == 0])
+    return F.col(EVENT_TYPE).isin([name for name, weight in config.event_weights.items() if weight > 0])
 
 
 def _categories(spark: SparkSession, config: Config) -> DataFrame:
@@ -242,6 +248,7 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
         RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
-    versions = recommendations.select(MODEL, MODEL_VERSION).distinct()
-    named = metric_rows.join(versions, on=MODEL, how="inner")
+    # by task too: the lists of one task may have been made anew since
+    versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct()
+    named = metric_rows.join(versions, on=[TASK, MODEL], how="inner")
     return tables.replace_partition(spark, config, "metrics", named, {RUN_DATE: results.run_date})

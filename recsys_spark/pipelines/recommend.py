@@ -27,6 +27,7 @@ from recsys_spark.columns import (
 )
 from recsys_spark.config import Config
 from recsys_spark.data.split import count_events_per_day, events_before, split_dates
+from recsys_spark.errors import ModelError
 from recsys_spark.infra import tables
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
@@ -97,14 +98,19 @@ def _lists_of(
         version = model_version(
             model, inputs.cutoff, tables.table_version(spark, config, "events"), config.again, config.interactions
         )
-        catalogue = inputs.positions.select(ITEM_ID)
-        return recommend_again(inputs.events, catalogue, config.again, inputs.cutoff, config.recommend.k), version
+        # only pairs that count as interactions: not a glance of weight 0, and nothing of users who are treated as unknown
+        had = inputs.interactions.select(USER_ID, ITEM_ID)
+        events, catalogue = inputs.events.join(had, on=[USER_ID, ITEM_ID], how="left_semi"), inputs.positions.select(ITEM_ID)
+        return recommend_again(events, catalogue, config.again, inputs.cutoff, config.recommend.k), version
     if model == "neighbours":
         return _neighbour_lists(spark, config, inputs, masked)
     user_vectors, version = tables.read_model(spark, config, "user_vectors", model, inputs.cutoff)
     item_vectors, items_version = tables.read_model(spark, config, "item_vectors", model, inputs.cutoff)
     if version != items_version:
-        raise ValueError(f"user vectors {version} and item vectors {items_version} of {model} do not belong together")
+        raise ModelError(
+            f"user vectors {version} and item vectors {items_version} of {model} do not belong together: a training run was "
+            f"interrupted; run jobs/train_{model}.py --date {inputs.cutoff} again"
+        )
     users = user_vectors.select(USER_ID, VECTOR).join(masked, on=USER_ID, how="left")
     return _vector_lists(spark, config, inputs, users, item_vectors), version
 

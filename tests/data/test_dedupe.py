@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter, defaultdict
 from datetime import date, timedelta
 
-import pytest
 from factories import utc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -98,7 +97,10 @@ def test_lateness_is_measured_from_the_delivery_and_a_copy_in_time_wins(spark):
          "delivery_date": date(2014, 3, 1)},
         {"event_id": "delivery unknown", "line_hash": "a", "timestamp": "2014-03-01 10:00:00"},
     ]  # fmt: skip
-    found = {(event_id, line_hash): bucket for event_id, line_hash, bucket, _ in buckets(spark, rows, IngestConfig(horizon_days=2))}
+    found = {
+        (event_id, line_hash): bucket
+        for event_id, line_hash, bucket, _ in buckets(spark, rows, IngestConfig(horizon_days=2))
+    }
     assert found == {
         ("last day in time", "a"): "inserted",
         ("first day late", "a"): "late",
@@ -138,7 +140,9 @@ def test_an_event_repeated_within_seconds_is_a_near_duplicate(spark):
         {"event_id": "quarantined before", "user_id": "u3", "reason": "wrong_type"},
         {"event_id": "good after", "user_id": "u3", "timestamp": "2024-03-05 10:00:01"},
     ]  # fmt: skip
-    found = {event_id: bucket for event_id, _, bucket, _ in buckets(spark, rows, IngestConfig(near_duplicate_seconds=2))}
+    found = {
+        event_id: bucket for event_id, _, bucket, _ in buckets(spark, rows, IngestConfig(near_duplicate_seconds=2))
+    }
     near = {event_id for event_id, bucket in found.items() if bucket == "near_duplicate"}
     assert near == {"two seconds on", "same search"}
     off = buckets(spark, rows, IngestConfig())
@@ -182,8 +186,12 @@ def model(rows):
     return expected
 
 
-@pytest.mark.spark
-@settings(max_examples=4, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=4,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(rows=st.lists(events, min_size=60, max_size=150), shuffled=st.randoms(), num_partitions=st.integers(1, 5))
 def test_buckets_are_those_of_a_plain_model_in_any_order_and_partitioning(spark, rows, shuffled, num_partitions):
     for row in rows:

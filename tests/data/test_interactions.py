@@ -48,7 +48,9 @@ def test_weight_halves_with_every_half_life_before_the_cutoff(spark):
         {"item_id": "at 2.5 days", "timestamp": "2024-03-08 12:00:00"},
     ]
     found = {item: weight for (_, item), (weight, _) in weights(spark, rows, half_life_days=5).items()}
-    assert found == pytest.approx({"at 0 days": 1, "at 5 days": 0.5, "at 10 days": 0.25, "at 2.5 days": 0.5**0.5}, abs=1e-6)
+    assert found == pytest.approx(
+        {"at 0 days": 1, "at 5 days": 0.5, "at 10 days": 0.25, "at 2.5 days": 0.5**0.5}, abs=1e-6
+    )
 
 
 def test_nothing_from_the_cutoff_on_is_counted(spark):

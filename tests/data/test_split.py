@@ -72,7 +72,9 @@ def test_midnight_belongs_to_the_truth_and_the_second_before_to_what_is_learned(
 
 
 def test_every_event_is_in_exactly_one_part(spark):
-    events = make_events(spark, [{"timestamp": f"2024-03-{day:02} {hour:02}:00:00"} for day in range(1, 11) for hour in (0, 23)])
+    events = make_events(
+        spark, [{"timestamp": f"2024-03-{day:02} {hour:02}:00:00"} for day in range(1, 11) for hour in (0, 23)]
+    )
     dates = split_dates(days(*[2] * 10), SplitConfig())
     parts = [
         events_before(events, dates.validation_start),

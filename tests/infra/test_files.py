@@ -45,7 +45,9 @@ def test_lines_keep_their_bytes(spark, tmp_path):
 
 
 def test_names_with_glob_characters_and_spaces_are_plain_names(spark, tmp_path):
-    for number, name in enumerate(["a[1].jsonl", "b{2}.jsonl", "c d.jsonl", "e%20f.jsonl", "g+h,i.jsonl", "用户.jsonl"]):
+    for number, name in enumerate(
+        ["a[1].jsonl", "b{2}.jsonl", "c d.jsonl", "e%20f.jsonl", "g+h,i.jsonl", "用户.jsonl"]
+    ):
         write_lines(tmp_path / name, f"{number}")
     assert read(spark, event_source(path=str(tmp_path)))[0][1] == [b"0", b"1", b"2", b"3", b"4", b"5"]
 

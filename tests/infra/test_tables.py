@@ -35,7 +35,9 @@ def test_a_table_is_made_merged_read_and_replaced_by_folder_and_by_name(spark, c
     events = make_events(spark, [{"event_id": "a", "attributes": {"k": "v"}}, {"event_id": "b"}])
     assert tables.merge_new(spark, config, "events", events, BOUNDS) == 2
     assert tables.table_exists(spark, config, "events")
-    more = make_events(spark, [{"event_id": "b", "user_id": "other"}, {"event_id": "c", "timestamp": "2024-03-06 10:00:00"}])
+    more = make_events(
+        spark, [{"event_id": "b", "user_id": "other"}, {"event_id": "c", "timestamp": "2024-03-06 10:00:00"}]
+    )
     assert tables.merge_new(spark, config, "events", more, BOUNDS) == 1
     stored = tables.read_table(spark, config, "events", made_by="ingest_events")
     assert table_rows(stored, "event_id", "user_id") == [("a", "u1"), ("b", "u1"), ("c", "u1")]
@@ -51,7 +53,9 @@ def test_a_table_is_made_merged_read_and_replaced_by_folder_and_by_name(spark, c
 
 
 def test_a_merge_with_bounds_reads_no_file_outside_of_them(spark, config):
-    tables.merge_new(spark, config, "events", make_events(spark, [{"event_id": "old", "timestamp": "2023-01-01 10:00:00"}]))
+    tables.merge_new(
+        spark, config, "events", make_events(spark, [{"event_id": "old", "timestamp": "2023-01-01 10:00:00"}])
+    )
     for file in Path(config.data_root).glob("tables/events/event_date=2023-01-01/*.parquet"):
         file.unlink()  # whoever reads it now fails
     today = make_events(spark, [{"event_id": "new"}])
@@ -68,7 +72,9 @@ def test_upsert_replaces_what_the_rule_allows_only(spark, config):
 
     rule = "s.price > t.price"
     assert tables.upsert(spark, config, "items", items(("i1", "one", 1.0), ("i2", "two", 2.0)), rule) == (2, 0)
-    assert tables.upsert(spark, config, "items", items(("i1", "One", 1.5), ("i2", "Two", 1.0), ("i3", "three", 3.0)), rule) == (1, 1)
+    assert tables.upsert(
+        spark, config, "items", items(("i1", "One", 1.5), ("i2", "Two", 1.0), ("i3", "three", 3.0)), rule
+    ) == (1, 1)
     stored = tables.read_table(spark, config, "items", made_by="ingest_items")
     assert table_rows(stored, "item_id", "title") == [("i1", "One"), ("i2", "two"), ("i3", "three")]
 
@@ -96,7 +102,10 @@ def test_only_tables_of_the_contract_have_an_address(config):
 
 
 def test_a_uri_stays_as_it_is_and_a_folder_becomes_absolute(config):
-    assert tables.table_address(config.model_copy(update={"data_root": "s3a://b/x/"}), "events") == "delta.`s3a://b/x/tables/events`"
+    assert (
+        tables.table_address(config.model_copy(update={"data_root": "s3a://b/x/"}), "events")
+        == "delta.`s3a://b/x/tables/events`"
+    )
     relative = tables.table_address(config.model_copy(update={"data_root": "data"}), "events")
     assert relative == f"delta.`{Path.cwd()}/data/tables/events`"
 
@@ -206,4 +215,6 @@ def test_every_table_of_the_contract_can_be_made(spark, config):
     for name, spec in tables.TABLES.items():
         tables.ensure_table(spark, config, name)
         made = tables.read_table(spark, config, name, made_by="x").schema
-        assert [(field.name, field.dataType) for field in made] == [(field.name, field.dataType) for field in spec.schema]
+        assert [(field.name, field.dataType) for field in made] == [
+            (field.name, field.dataType) for field in spec.schema
+        ]

@@ -50,7 +50,9 @@ def test_every_line_ends_in_one_bucket_and_a_rerun_adds_nothing(spark, tmp_path)
         b"\xff torn",
     )
     config = shop_config(
-        tmp_path, ingest={"near_duplicate_seconds": 2, "max_quarantined_share": 0.5}, filters={"no_customer": "customer = ''"}
+        tmp_path,
+        ingest={"near_duplicate_seconds": 2, "max_quarantined_share": 0.5},
+        filters={"no_customer": "customer = ''"},
     )
     counts = ingest_events(spark, config, date(2024, 3, 5))
     check_sum(counts)
@@ -79,9 +81,15 @@ def test_days_give_the_same_table_in_any_order_and_all_at_once(spark, tmp_path):
     for number, day in enumerate(days):
         write_lines(
             tmp_path / "raw" / f"{day}.jsonl",
-            *[event_line(event_id=f"e{number}{i}", user_id=f"u{i}", timestamp=f"{day}T0{i}:00:00", basket=i) for i in range(4)],
+            *[
+                event_line(event_id=f"e{number}{i}", user_id=f"u{i}", timestamp=f"{day}T0{i}:00:00", basket=i)
+                for i in range(4)
+            ],
             # each delivery repeats events of the neighbouring days
-            *[event_line(event_id=f"e{other}0", user_id="u0", timestamp=f"{days[other]}T00:00:00", basket=0) for other in range(3)],
+            *[
+                event_line(event_id=f"e{other}0", user_id="u0", timestamp=f"{days[other]}T00:00:00", basket=0)
+                for other in range(3)
+            ],
         )
     forward, backward, at_once = (shop_config(tmp_path, root) for root in ("forward", "backward", "at once"))
     inserted = [ingest_events(spark, forward, day)["inserted"] for day in days]
@@ -127,7 +135,10 @@ def test_numbered_ids_keep_repeats_of_one_file_and_know_a_second_delivery(spark,
 
 
 def test_too_large_a_quarantined_share_writes_the_quarantine_only(spark, tmp_path):
-    lines = [event_line(event_id=f"e{i}") for i in range(8)] + ["torn", event_line(event_id="late", timestamp="2023-01-01")]
+    lines = [event_line(event_id=f"e{i}") for i in range(8)] + [
+        "torn",
+        event_line(event_id="late", timestamp="2023-01-01"),
+    ]
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", *lines)
     config = shop_config(tmp_path, ingest={"max_quarantined_share": 0.09})
     for _ in range(2):
@@ -181,8 +192,12 @@ def test_a_timestamp_format_that_is_no_pattern_is_named(spark, tmp_path):
 
 
 def test_csv_files_with_fields_in_another_order_give_the_same_events(spark, tmp_path):
-    write_lines(tmp_path / "raw" / "2024-03-05-a.csv", "event_id,user_id,item_id,event_type,timestamp,note", "e1,u1,i1,view,2024-03-05,x")
-    write_lines(tmp_path / "raw" / "2024-03-05-b.csv", "note,timestamp,event_type,item_id,user_id,event_id", "x,2024-03-05,view,i2,u2,e2", "torn")
+    names, turned = (
+        "event_id,user_id,item_id,event_type,timestamp,note",
+        "note,timestamp,event_type,item_id,user_id,event_id",
+    )
+    write_lines(tmp_path / "raw" / "2024-03-05-a.csv", names, "e1,u1,i1,view,2024-03-05,x")
+    write_lines(tmp_path / "raw" / "2024-03-05-b.csv", turned, "x,2024-03-05,view,i2,u2,e2", "torn")
     config = shop_config(tmp_path, format="csv", ingest={"max_quarantined_share": 0.5})
     counts = ingest_events(spark, config, date(2024, 3, 5))
     check_sum(counts)
@@ -197,7 +212,9 @@ def test_parquet_is_a_source_too(spark, tmp_path):
         "SELECT 7L event_id, 12345678901L user_id, 'i1' item_id, 'view' event_type, timestamp'2024-03-05 10:00:00.123456' timestamp, "
         "2.5D price, named_struct('a', 1) nested UNION ALL SELECT 8L, NULL, 'i1', 'view', timestamp'2024-03-05', 1D, NULL"
     ).coalesce(1).write.parquet(str(tmp_path / "raw" / "2024-03-05"))
-    config = shop_config(tmp_path, format="parquet", date_pattern=r"raw/(\d{4}-\d{2}-\d{2})/", ingest={"max_quarantined_share": 0.5})
+    config = shop_config(
+        tmp_path, format="parquet", date_pattern=r"raw/(\d{4}-\d{2}-\d{2})/", ingest={"max_quarantined_share": 0.5}
+    )
     counts = ingest_events(spark, config, date(2024, 3, 5))
     assert shown(counts) == {"read": 2, "inserted": 1, "quarantined": 1, "quarantined.missing_field": 1}
     rows = stored(spark, config, "events", "event_id", "user_id", "timestamp", "attributes")
@@ -205,7 +222,9 @@ def test_parquet_is_a_source_too(spark, tmp_path):
 
 
 def test_tables_may_have_names_in_a_catalog(spark, tmp_path):
-    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(), event_line(event_id="old", timestamp="2023-01-01"), "torn")
+    write_lines(
+        tmp_path / "raw" / "2024-03-05.jsonl", event_line(), event_line(event_id="old", timestamp="2023-01-01"), "torn"
+    )
     spark.sql(f"CREATE DATABASE shop_ingest LOCATION '{tmp_path / 'database'}'")
     try:
         config = shop_config(

@@ -87,7 +87,10 @@ def test_the_text_of_an_item_is_its_own_or_made_of_its_names_and_its_hash_follow
     )
     config = feed_config(tmp_path, columns={**COLUMNS, "text": "text"})
     ingest_items(spark, config, date(2024, 3, 5))
-    rows = {row[0]: row[1:] for row in stored(spark, config, "item_id", "text", "title", "brand", "price", "updated_at", "text_hash")}
+    rows = {
+        row[0]: row[1:]
+        for row in stored(spark, config, "item_id", "text", "title", "brand", "price", "updated_at", "text_hash")
+    }
     assert rows["own"][:4] == ("a warm light", "lamp", None, None)
     assert rows["made"][:3] == ("lamp. home", "lamp", None)
     assert rows["nothing"][:2] == ("", None)

@@ -1,0 +1,256 @@
+"""Every recommender, through the real pipelines on the blocks world (tests/worlds.py), against tests/model_checks.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from model_checks import (
+    TOLERANCE,
+    as_lists,
+    check_at_most_k,
+    check_beats,
+    check_fallback,
+    check_no_item_twice,
+    check_nothing_seen,
+    check_only_catalogue,
+    check_ranks,
+    check_same_lists,
+    check_schema,
+    check_scores_are_finite,
+    mean_recall,
+    top_k_by_sorting,
+)
+from worlds import (
+    BLOCK_USERS,
+    CUTOFF,
+    MODELS,
+    REPEATERS,
+    TWIN_ITEMS,
+    UNKNOWN_USERS,
+    blocks_world,
+    run_line,
+    table_pdf,
+    trained_blocks_world,
+)
+
+from recsys_spark.errors import DataError, ModelError
+from recsys_spark.infra import tables
+from recsys_spark.pipelines.recommend import recommend
+
+pytestmark = pytest.mark.spark
+
+LISTS = [("next", model) for model in MODELS] + [("discovery", model) for model in MODELS if model != "again"]
+DISCOVERY = [model for task, model in LISTS if task == "discovery"]
+every_list = pytest.mark.parametrize(("task", "model"), LISTS)
+
+
+@pytest.fixture(scope="module")
+def world(spark_session, tmp_path_factory):
+    return trained_blocks_world(spark_session, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def recommendations(spark_session, world):
+    return table_pdf(spark_session, world.config, "recommendations")
+
+
+@pytest.fixture(scope="module")
+def interactions(spark_session, world):
+    return table_pdf(spark_session, world.config, "interactions")
+
+
+@pytest.fixture(scope="module")
+def lists_of(recommendations):
+    def rows_of(task, model, pdf=recommendations):
+        return pdf[(pdf["task"] == task) & (pdf["model"] == model)]
+
+    return rows_of
+
+
+@pytest.fixture(scope="module")
+def other_world(spark_session, tmp_path_factory):
+    """The same events in another order, in five files and with five shuffle partitions, trained from nothing."""
+    before = spark_session.conf.get("spark.sql.shuffle.partitions")
+    spark_session.conf.set("spark.sql.shuffle.partitions", "5")
+    recommending = {"k": 5, "tasks": ["next"]}  # the mask of discovery is checked by check_nothing_seen
+    other = blocks_world(spark_session, tmp_path_factory.mktemp("other"), partitions=5, recommend=recommending)
+    run_line(spark_session, other.config)
+    spark_session.conf.set("spark.sql.shuffle.partitions", before)
+    return table_pdf(spark_session, other.config, "recommendations")
+
+
+def test_every_task_and_model_has_lists(recommendations):
+    assert set(zip(recommendations["task"], recommendations["model"], strict=True)) == set(LISTS)
+
+
+def test_table_has_the_contracts_columns_and_no_nulls(spark, world):
+    check_schema(tables.read_table(spark, world.config, "recommendations", made_by="recommend"))
+
+
+@every_list
+def test_lists_have_at_most_k_items(lists_of, task, model):
+    check_at_most_k(lists_of(task, model), k=5)
+
+
+@every_list
+def test_ranks_follow_the_scores_and_ties_the_utf8_order(lists_of, task, model):
+    check_ranks(lists_of(task, model))
+
+
+@every_list
+def test_scores_are_finite_float32(lists_of, task, model):
+    check_scores_are_finite(lists_of(task, model))
+
+
+@every_list
+def test_no_item_stands_twice_in_a_list(lists_of, task, model):
+    check_no_item_twice(lists_of(task, model))
+
+
+@every_list
+def test_only_items_of_the_catalogue_are_listed(lists_of, interactions, task, model):
+    assert "rare" not in set(interactions["item_id"])
+    check_only_catalogue(lists_of(task, model), set(interactions["item_id"]))
+
+
+@pytest.mark.parametrize("model", DISCOVERY)
+def test_discovery_never_shows_what_a_user_had(lists_of, world, model):
+    assert "A4" in world.had("glancer")  # left out of the interactions by its weight, but no discovery
+    assert "B0" in world.had("once")  # left out of the interactions by min_user_events
+    check_nothing_seen(lists_of("discovery", model), world.had)
+
+
+@pytest.mark.parametrize("model", DISCOVERY)
+def test_user_who_had_everything_gets_no_discovery(lists_of, model):
+    assert "all" not in set(lists_of("discovery", model)["user_id"])
+
+
+@every_list
+def test_exactly_the_unknown_users_get_the_marked_fallback(lists_of, task, model):
+    unknown = set() if model in ("popular", "popular_recent") else UNKNOWN_USERS
+    check_fallback(lists_of(task, model), lists_of(task, "popular_recent"), unknown)
+
+
+@every_list
+def test_every_user_of_the_index_has_a_list(lists_of, world, task, model):
+    everybody = world.users() - ({"all"} if task == "discovery" else set())
+    assert set(lists_of(task, model)["user_id"]) == everybody
+
+
+@pytest.mark.parametrize("model", ["popular", "popular_recent", "again", "neighbours"])
+def test_other_order_files_and_partitions_give_the_same_lists(lists_of, other_world, model):
+    check_same_lists(lists_of("next", model), lists_of("next", model, other_world))
+
+
+def test_other_order_files_and_partitions_give_the_same_als_lists(lists_of, other_world):
+    check_same_lists(lists_of("next", "als"), lists_of("next", "als", other_world), TOLERANCE)
+
+
+@pytest.mark.parametrize("model", ["neighbours", "als"])
+def test_learned_models_find_the_own_block_where_popularity_cannot(lists_of, world, model):
+    truth = world.truth(BLOCK_USERS)
+    check_beats(lists_of("discovery", model), lists_of("discovery", "popular"), truth, at_least=0.95, k=3)
+
+
+def test_again_beats_popularity_where_people_buy_the_same_again(lists_of, world):
+    check_beats(lists_of("next", "again"), lists_of("next", "popular"), world.truth(REPEATERS), at_least=1.0, k=2)
+
+
+def test_popularity_serves_the_larger_block_only(lists_of, world):
+    small, large = [user for user in BLOCK_USERS if user[0] == "a"], [user for user in BLOCK_USERS if user[0] == "b"]
+    popular = lists_of("discovery", "popular")
+    assert mean_recall(popular, world.truth(small), k=3) == 0
+    assert mean_recall(popular, world.truth(large), k=3) > 0.5
+
+
+@pytest.mark.parametrize("model", ["again", "neighbours", "als"])
+def test_ties_go_by_utf8_not_by_utf16_or_case(lists_of, model):
+    items = [item for item, _ in as_lists(lists_of("next", model))["d0"]][:4]
+    if model == "als":  # equal vectors do not promise equal bits of the dot product
+        assert set(items) == set(TWIN_ITEMS)
+    else:
+        assert items == TWIN_ITEMS
+
+
+def test_again_counts_no_event_of_weight_0(lists_of):
+    assert "A4" not in [item for item, _ in as_lists(lists_of("next", "again"))["glancer"]]
+
+
+# what is stored is enough to make the same lists
+
+
+@pytest.mark.parametrize(("task", "model"), [pair for pair in LISTS if pair[1] in ("popular", "popular_recent", "als")])
+def test_stored_vectors_give_the_same_lists(spark, world, lists_of, interactions, task, model):
+    items = table_pdf(spark, world.config, "item_vectors").query("model == @model")
+    users = table_pdf(spark, world.config, "user_vectors").query("model == @model")
+    vectors = dict(zip(users["user_id"], users["vector"], strict=True)) or dict.fromkeys(world.users(), [1.0])
+    lists = as_lists(lists_of(task, model).query("not is_fallback"))
+    for user_id, vector in vectors.items():
+        scores = {
+            item: float(np.dot(vector, other)) for item, other in zip(items["item_id"], items["vector"], strict=True)
+        }
+        expected = top_k_by_sorting(scores, world.had(user_id) if task == "discovery" else (), k=5)
+        found = lists.get(user_id, [])
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose([scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("task", ["next", "discovery"])
+def test_stored_neighbours_give_the_same_lists(spark, world, lists_of, interactions, task):
+    neighbours = table_pdf(spark, world.config, "item_neighbours")
+    similar = {item: rows for item, rows in neighbours.groupby("item_id")}
+    lists = as_lists(lists_of(task, "neighbours").query("not is_fallback"))
+    for user_id, history in interactions.groupby("user_id"):
+        scores: dict[str, float] = {}
+        for item, weight in zip(history["item_id"], np.log1p(history["weight"]), strict=True):
+            for other, similarity in zip(similar[item]["neighbour_id"], similar[item]["similarity"], strict=True):
+                scores[other] = scores.get(other, 0.0) + weight * similarity
+        hidden = world.had(user_id) if task == "discovery" else ()
+        expected = top_k_by_sorting(scores, hidden, k=5, only_positive=True)
+        found = lists.get(user_id, [])
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose([scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+
+
+# runs over what is there
+
+
+def test_rerun_replaces_its_own_partition_and_no_other(spark, world, recommendations, lists_of, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"k": 3, "models": ["popular"], "tasks": ["next"]})
+    assert recommend(spark, copy.config, CUTOFF) == {"next.popular": 3 * len(world.users())}
+    after = table_pdf(spark, copy.config, "recommendations")
+    is_rerun = (after["task"] == "next") & (after["model"] == "popular")
+    check_same_lists(after[is_rerun], lists_of("next", "popular").query("rank <= 3"))
+    others = recommendations[(recommendations["task"] != "next") | (recommendations["model"] != "popular")]
+    assert len(after[~is_rerun]) == len(others)
+
+
+def test_stored_rows_carry_the_version_of_their_model(spark, world, recommendations):
+    vectors = table_pdf(spark, world.config, "item_vectors")
+    stored = dict(zip(vectors["model"], vectors["model_version"], strict=True))
+    listed = dict(zip(recommendations["model"], recommendations["model_version"], strict=True))
+    assert {model: listed[model] for model in stored} == stored
+    assert recommendations.groupby("model")["model_version"].nunique().max() == 1
+
+
+def test_date_without_interactions_names_those_there_are(spark, world):
+    with pytest.raises(DataError, match=r"no interactions of cutoff 2024-03-01.*2024-03-10.*build_interactions"):
+        recommend(spark, world.config, CUTOFF.replace(day=1))
+
+
+def test_model_that_was_not_trained_names_its_job(spark, world, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"models": ["als"], "tasks": ["next"]})
+    tables.replace_partition(
+        spark, copy.config, "user_vectors",
+        tables.read_table(spark, copy.config, "user_vectors", made_by="train_als").limit(0), {"run_date": CUTOFF},
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"'als' was not trained for 2024-03-10; run jobs/train_als.py --date 2024-03-10"):
+        recommend(spark, copy.config, CUTOFF)
+
+
+def test_vectors_of_two_training_runs_are_refused(spark, world, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"models": ["als"], "tasks": ["next"]})
+    users = tables.read_table(spark, copy.config, "user_vectors", made_by="train_als").localCheckpoint()
+    tables.replace_model(spark, copy.config, "user_vectors", users, "als", "als-of-another-run", CUTOFF)
+    with pytest.raises(ModelError, match=r"als-of-another-run.*do not belong together.*train_als"):
+        recommend(spark, copy.config, CUTOFF)
