@@ -12,7 +12,7 @@ README = HERE / "README.md"
 setup(
     name="recsys_spark",
     version=re.search(r'^__version__ = "([^"]+)"', INIT, re.MULTILINE)[1],
-    description="Recommendations on Spark and Delta Lake: from raw logs to registered, measured models.",
+    description="Recommendations on Spark and Delta Lake: from raw logs to measured models.",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.13",

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = commands.add_parser("run", help="one pipeline, or the main job: all of them in order")
     run.add_argument("pipeline", choices=(MAIN_JOB, *PIPELINES))
     _add_job_options(run)
-    run.set_defaults(run=lambda options: _run_pipeline(_pipeline(options.pipeline), options))
+    run.set_defaults(run=_run)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
@@ -84,7 +84,8 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, for example als.rank=32"
     )
-    parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="the run date, in UTC")
+    run_date = "the run date (UTC): the delivery that ingest reads, and the cutoff of everything after it"
+    parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help=run_date)
     parser.add_argument("-v", "--verbose", action="store_true", help="debug lines, and tracebacks of foreseen errors")
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON")
 
@@ -109,11 +110,16 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
 
 
 def _run_pipeline(pipeline: Pipeline, options: argparse.Namespace) -> int:
-    config = load_config(options.config, options.set)
-    _log.info("config %s", json.dumps(config.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
+    config = _logged_config(options)
     with _session(config) as spark:
         pipeline(spark, config, options.date)
     return 0
+
+
+def _logged_config(options: argparse.Namespace) -> Config:
+    config = load_config(options.config, options.set)
+    _log.info("config %s", json.dumps(config.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
+    return config
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -122,6 +128,8 @@ def _demo(options: argparse.Namespace) -> int:
 
     if sys.stderr.isatty() and not options.verbose:  # there the progress line says what the log lines would
         configure_logging(quiet=True, json_lines=options.json_logs)
+    if options.data is not None and options.sample != 1:
+        raise ConfigError("--sample is for the embedded data; leave it out beside --data")
     if options.data is not None:
         config, notice = _movielens_config(options), f"MovieLens, as published by GroupLens: {options.data}."
     else:
@@ -136,11 +144,23 @@ def _demo(options: argparse.Namespace) -> int:
         write_demo_data(Path(folder) / "raw", options.sample)
     with _session(config) as spark:
         results = run_main_job(spark, config, options.date, (notice,))
-    print(_demo_summary(config, results))
+    print(_summary(config, results))
     return 0
 
 
-def _demo_summary(config: Config, results: RunResults) -> str:
+def _run(options: argparse.Namespace) -> int:
+    if options.pipeline != MAIN_JOB:
+        return _run_pipeline(_pipeline(options.pipeline), options)
+    from recsys_spark.main_job import run_main_job
+
+    config = _logged_config(options)
+    with _session(config) as spark:
+        results = run_main_job(spark, config, options.date)
+    print(_summary(config, results))
+    return 0
+
+
+def _summary(config: Config, results: RunResults) -> str:
     from recsys_spark.data.outcome import conservation_line
     from recsys_spark.evaluation.summary import example_table, metrics_table
     from recsys_spark.infra.tracking import tracking_uri

@@ -78,7 +78,7 @@ class SourceConfig(BaseConfig):
     name: str = Field("default", pattern=r"^[A-Za-z0-9_.-]+$")
     """Kept with every row; choose one per feed."""
     path: str | None = None
-    """File, folder or glob, local or any Hadoop URI; `{date}` stands for the run date."""
+    """File, folder or glob, local or any Hadoop URI; `{date}` stands for the run date, or for any when there is none."""
     format: Literal["json", "csv", "parquet"] = "json"
     """json is one object a line."""
     delimiter: str = Field(",", min_length=1, max_length=8)
@@ -320,3 +320,15 @@ class Config(BaseConfig):
     """Offline metrics."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if max(self.evaluation.k) > self.recommend.k:
+            raise ValueError(
+                f"evaluation.k asks for {max(self.evaluation.k)} items but lists hold recommend.k = {self.recommend.k}"
+            )
+        if "://" in self.data_root and self.tracking.uri is None:
+            raise ValueError(
+                f"data_root {self.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
+            )
+        return self

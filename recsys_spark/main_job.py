@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import SparkSession
@@ -53,4 +54,5 @@ def run_main_job(
         cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
         for step in (build_interactions, train_popular, *steps, recommend):
             run(step, cutoff)
-        return run(evaluate_run, cutoff, ingested, timings, notices)
+        results = run(evaluate_run, cutoff, ingested, timings, notices)
+    return replace(results, timings=timings)

@@ -21,10 +21,9 @@ def build_interactions(events: DataFrame, config: InteractionsConfig, cutoff: da
     type weight * 0.5^(age at the cutoff / half-life), count, first and last timestamp. Left out: events without an item, types
     of weight 0, and items, then users, with fewer events than the config asks.
     """
-    past = events_before(events, cutoff).where(F.col(ITEM_ID).isNotNull())
-    weighted = past.withColumn("_type_weight", _type_weight(config)).where(F.col("_type_weight") > 0)
-    weight = F.col("_type_weight") * decay(cutoff, config.half_life_days)
-    pairs = weighted.groupBy(USER_ID, ITEM_ID).agg(
+    past = events_before(counted_events(events, config), cutoff)
+    weight = _type_weight(config) * decay(cutoff, config.half_life_days)
+    pairs = past.groupBy(USER_ID, ITEM_ID).agg(
         F.sum(weight).alias(WEIGHT),
         F.count("*").alias(COUNT),
         F.min(TIMESTAMP).alias(FIRST_TIMESTAMP),
@@ -35,6 +34,14 @@ def build_interactions(events: DataFrame, config: InteractionsConfig, cutoff: da
     return pairs.select(
         USER_ID, ITEM_ID, WEIGHT, COUNT, FIRST_TIMESTAMP, LAST_TIMESTAMP, F.lit(cutoff).alias(CUTOFF)
     )
+
+
+def counted_events(events: DataFrame, config: InteractionsConfig) -> DataFrame:
+    """Give the events that say a user had an item: those with an item and of a type that weighs something.
+
+    One rule for what is learned from, what is masked as seen, and what is a success in the evaluation.
+    """
+    return events.where(F.col(ITEM_ID).isNotNull() & (_type_weight(config) > 0))
 
 
 def decay(cutoff: date, half_life_days: float | None) -> Column:

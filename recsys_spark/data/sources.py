@@ -85,7 +85,7 @@ def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str
         with _sql_error_names(source, f"the expression of column {name!r}"):
             origins.append(_origin(column).alias(name))
             flat.select("*", origins[-1])
-    used = sorted({*(c.column for c in source.columns.values() if c.column), *extra_fields})
+    used = sorted({column.column for column in source.columns.values() if column.column})
     rest = F.map_filter(_LINE + FIELDS, lambda key, value: ~key.isin(used) & value.isNotNull())
     return flat.select(
         *[F.col(_LINE + name).alias(name) for name in parsed.columns if name not in (FILTER_RULE, FIELDS)],

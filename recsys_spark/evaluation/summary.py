@@ -45,7 +45,7 @@ def example_table(example: ExampleUser, task: str, model: str, k: int = 10) -> s
     had = [f"{times:,} x {label}" for label, times in example.history[:k]] or ["nothing before the cutoff"]
     recommended = [_list_line(rank, item) for rank, item in enumerate(listed, start=1)] or ["no list"]
     num_hits = sum(item.is_hit for item in listed)
-    title = f"{model}, {task}: top {k} (* {num_hits} of {len(listed)} came true)"
+    title = f"{task}, {model}: {num_hits} of {len(listed)} came true (*)"
     left = [f"user {example.user_id} had most", *had]
     right = [title, *recommended]
     height = max(len(left), len(right))

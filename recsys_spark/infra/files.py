@@ -39,7 +39,7 @@ def read_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | 
     """
     if source.path is None:
         raise ConfigError(f"source {source.name!r} has no path; set sources.events.path or sources.items.path")
-    files = list_files(spark, source.path.replace("{date}", str(run_date)) if run_date else source.path)
+    files = list_files(spark, source.path.replace("{date}", str(run_date or "*")))
     if source.date_pattern is not None and run_date is not None:
         files = [file for file in files if _date_in(file, source.date_pattern) == str(run_date)]
     if not files:

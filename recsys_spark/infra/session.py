@@ -60,7 +60,7 @@ def build_session(config: Config) -> SparkSession:
 def _require_java() -> None:
     java = find_java()
     if java is None or java.major not in SUPPORTED_JAVA:
-        found = "none" if java is None else f"version {java.major} at {java.path}"
+        found = "none" if java is None else f"{java.path} with version {java.major or 'unknown (it does not start)'}"
         raise ConfigError(
             f"Spark needs Java {' or '.join(map(str, SUPPORTED_JAVA))}, found {found}; run `recsys doctor` to see how to get it, "
             "or point JAVA_HOME at one"

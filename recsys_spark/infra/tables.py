@@ -96,7 +96,7 @@ def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
     retry_on_conflict(lambda: spark.sql(statement), config.tables)
 
 
-def table_version(spark: SparkSession, config: Config, name: str) -> int:
+def delta_version(spark: SparkSession, config: Config, name: str) -> int:
     """Give the number of the table's newest Delta version."""
     return int(_delta_table(spark, config, name).history(1).select("version").collect()[0][0])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (
@@ -16,7 +16,6 @@ from recsys_spark.columns import (
     CI_HIGH,
     CI_LOW,
     COUNT,
-    EVENT_TYPE,
     ITEM_ID,
     METRIC,
     MODEL,
@@ -33,8 +32,9 @@ from recsys_spark.columns import (
     K,
     Task,
 )
-from recsys_spark.config import Config, InteractionsConfig
+from recsys_spark.config import Config
 from recsys_spark.config_file import dump_config, flatten_config
+from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
 from recsys_spark.evaluation import evaluate as evaluation
@@ -77,6 +77,7 @@ def evaluate_run(
     cutoff = run_date or dates.test_start
     with log_step("evaluate", cutoff=cutoff) as facts:
         recommendations = _recommendations(spark, config, cutoff)
+        events = counted_events(events, config.interactions)
         metrics_pdf = _metrics(spark, config, events, recommendations, cutoff, dates)
         counts = _list_counts(recommendations, config.evaluation.k[0])
         item_counts = _item_event_counts(spark, config, cutoff)
@@ -98,6 +99,7 @@ def evaluate_run(
             timings=dict(timings or {}),
             confidence=config.evaluation.confidence,
         )
+        facts["report"] = report_path(config, cutoff) or "in MLflow"
         facts["rows"] = _write(spark, config, results, recommendations)
     return results
 
@@ -116,11 +118,6 @@ def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataF
     )
     if found.isEmpty():
         raise DataError(f"there are no recommendations of {cutoff}; run jobs/recommend.py --date {cutoff}")
-    longest = max(config.evaluation.k)
-    if longest > config.recommend.k:
-        raise DataError(
-            f"evaluation.k asks for {longest} items but lists hold recommend.k = {config.recommend.k}; raise recommend.k"
-        )
     return found
 
 
@@ -146,21 +143,13 @@ def _metrics(
 def _truth(
     config: Config, events: DataFrame, known_users: DataFrame, item_users: DataFrame, cutoff: date, dates: SplitDates
 ) -> DataFrame:
-    positive = events.where(F.col(ITEM_ID).isNotNull() & _has_weight(config.interactions))
-    after = events_between(positive, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
+    after = events_between(events, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
     before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
     discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
     truth = after.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
     truth = truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
     truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
     return truth.join(item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM)), on=ITEM_ID, how="left")
-
-
-def _has_weight(config: InteractionsConfig) -> Column:
-    """True for event types that interactions count; the others are no success either."""
-    if config.default_weight > 0:
-        return ~F.col(EVENT_TYPE).isin([name for name, weight in config.event_weights.items() if weight == 0])
-    return F.col(EVENT_TYPE).isin([name for name, weight in config.event_weights.items() if weight > 0])
 
 
 def _categories(spark: SparkSession, config: Config) -> DataFrame:
@@ -200,7 +189,7 @@ def _in_model_order(metrics_pdf: pd.DataFrame, config: Config) -> pd.DataFrame:
 def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
     names = ("events", "items", "interactions", "recommendations")
     return {
-        name: tables.table_version(spark, config, name) for name in names if tables.table_exists(spark, config, name)
+        name: tables.delta_version(spark, config, name) for name in names if tables.table_exists(spark, config, name)
     }
 
 

@@ -26,6 +26,7 @@ from recsys_spark.columns import (
     Task,
 )
 from recsys_spark.config import Config
+from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import count_events_per_day, events_before, split_dates
 from recsys_spark.errors import ModelError
 from recsys_spark.infra import tables
@@ -57,6 +58,7 @@ def recommend(spark: SparkSession, config: Config, run_date: date | None = None)
     `again` recommends only what the user had, so it has no lists for discovery. Gives the number of rows by task.model.
     """
     events = tables.read_table(spark, config, "events", made_by="ingest_events")
+    events = counted_events(events, config.interactions)
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
     interactions = tables.read_cutoff(spark, config, cutoff)
     users = tables.read_table(spark, config, "user_index", made_by="build_interactions").select(USER_ID)
@@ -96,11 +98,14 @@ def _lists_of(
         return _popularity_lists(spark, config, inputs, inputs.users, masked, model)
     if model == "again":
         version = model_version(
-            model, inputs.cutoff, tables.table_version(spark, config, "events"), config.again, config.interactions
+            model, inputs.cutoff, tables.delta_version(spark, config, "events"), config.again, config.interactions
         )
-        # only pairs that count as interactions: not a glance of weight 0, and nothing of users who are treated as unknown
+        # only pairs that are interactions: nothing of users who are treated as unknown
         had = inputs.interactions.select(USER_ID, ITEM_ID)
-        events, catalogue = inputs.events.join(had, on=[USER_ID, ITEM_ID], how="left_semi"), inputs.positions.select(ITEM_ID)
+        events, catalogue = (
+            inputs.events.join(had, on=[USER_ID, ITEM_ID], how="left_semi"),
+            inputs.positions.select(ITEM_ID),
+        )
         return recommend_again(events, catalogue, config.again, inputs.cutoff, config.recommend.k), version
     if model == "neighbours":
         return _neighbour_lists(spark, config, inputs, masked)
