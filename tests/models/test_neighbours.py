@@ -31,13 +31,15 @@ FIVE_USERS = user_items([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], 
 def test_similarity_is_the_cosine_of_the_users():
     found = neighbours(FIVE_USERS)
     assert found[0] == [(1, pytest.approx(2 / math.sqrt(8))), (2, pytest.approx(1 / math.sqrt(4)))]
-    assert found[1] == [(0, pytest.approx(2 / math.sqrt(8))), (2, pytest.approx(1 / math.sqrt(2)))][::-1]
+    assert found[2] == [(1, pytest.approx(1 / math.sqrt(2))), (0, pytest.approx(1 / math.sqrt(4)))]
 
 
 def test_shrink_is_added_to_the_denominator():
     found = neighbours(FIVE_USERS, shrink=10.0)
     assert found[0] == [(1, pytest.approx(2 / (math.sqrt(8) + 10))), (2, pytest.approx(1 / (2 + 10)))]
-    assert [item for item, _ in found[1]] == [0, 2]  # one common user counts for less now than two
+    one_user_each = user_items([1, 1, 0], [1, 0, 1], [1, 0, 1], [1, 0, 0], [1, 0, 0])
+    assert [item for item, _ in neighbours(one_user_each, shrink=0.0)[0]] == [2, 1]
+    assert neighbours(one_user_each, shrink=100.0)[0][0][1] == pytest.approx(2 / (math.sqrt(10) + 100))
 
 
 def test_item_without_common_users_has_no_neighbours_and_none_is_its_own():

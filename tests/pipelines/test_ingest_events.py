@@ -77,7 +77,7 @@ def test_every_line_ends_in_one_bucket_and_a_rerun_adds_nothing(spark, tmp_path)
 
 
 def test_days_give_the_same_table_in_any_order_and_all_at_once(spark, tmp_path):
-    days = [date(2024, 3, day) for day in (4, 5, 6)]
+    days = [date(2024, 3, 4), date(2024, 3, 5)]
     for number, day in enumerate(days):
         write_lines(
             tmp_path / "raw" / f"{day}.jsonl",
@@ -85,20 +85,20 @@ def test_days_give_the_same_table_in_any_order_and_all_at_once(spark, tmp_path):
                 event_line(event_id=f"e{number}{i}", user_id=f"u{i}", timestamp=f"{day}T0{i}:00:00", basket=i)
                 for i in range(4)
             ],
-            # each delivery repeats events of the neighbouring days
+            # each delivery repeats an event of its own and one of the other day
             *[
                 event_line(event_id=f"e{other}0", user_id="u0", timestamp=f"{days[other]}T00:00:00", basket=0)
-                for other in range(3)
+                for other in range(2)
             ],
         )
     forward, backward, at_once = (shop_config(tmp_path, root) for root in ("forward", "backward", "at once"))
     inserted = [ingest_events(spark, forward, day)["inserted"] for day in days]
-    assert sum(inserted) == 12
+    assert sum(inserted) == 8
     for day in reversed(days):
         ingest_events(spark, backward, day)
-    assert ingest_events(spark, at_once)["duplicate"] == 9
+    assert ingest_events(spark, at_once)["duplicate"] == 4
     rows = stored(spark, at_once)
-    assert len(rows) == 12
+    assert len(rows) == 8
     assert stored(spark, forward) == rows
     assert stored(spark, backward) == rows
 
