@@ -9,7 +9,7 @@
 - twins d0, d1: both had four items whose scores tie everywhere and whose ids order differently in UTF-8, UTF-16 and
   without regard to case.
 - `all` had everything, `once` has one event only (left out by min_user_events), `new` comes after the cutoff,
-  `glancer` bought A0..A3 and only glanced (weight 0) at A4; `rare` is an item with one event (left out by
+  `glancer` bought A0..A3 and only glanced (weight 0, which is not having) at A4; `rare` is an item with one event (left out by
   min_item_events); a1 also searched for something (an event without an item).
 """
 
@@ -42,12 +42,9 @@ class World:
     config: Config = field(repr=False)
 
     def had(self, user_id: str) -> set[str]:
-        """Every item of the user before the cutoff, whatever the event type."""
-        return {
-            row["item_id"]
-            for row in self.events
-            if row["user_id"] == user_id and row["item_id"] is not None and is_past(row)
-        }
+        """Every item of the user before the cutoff, also those that interactions leave out because they are rare."""
+        mine = [row for row in self.events if row["user_id"] == user_id and row["event_type"] == "buy"]
+        return {row["item_id"] for row in mine if is_past(row)}
 
     def users(self) -> set[str]:
         return {row["user_id"] for row in self.events}
@@ -140,6 +137,10 @@ def run_line(spark: Any, config: Config) -> None:
 def table_pdf(spark: Any, config: Config, name: str) -> Any:
     """A whole table as pandas."""
     return tables.read_table(spark, config, name, made_by="this test").toPandas()
+
+
+def add_events(spark: Any, config: Config, rows: list[dict[str, Any]]) -> None:
+    tables.merge_new(spark, config, "events", make_events(spark, rows))
 
 
 def blocks_world(spark: Any, folder: Path, partitions: int = 1, **sections: Any) -> World:

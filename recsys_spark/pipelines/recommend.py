@@ -58,8 +58,8 @@ def recommend(spark: SparkSession, config: Config, run_date: date | None = None)
     `again` recommends only what the user had, so it has no lists for discovery. Gives the number of rows by task.model.
     """
     events = tables.read_table(spark, config, "events", made_by="ingest_events")
-    events = counted_events(events, config.interactions)
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
+    events = counted_events(events, config.interactions)
     interactions = tables.read_cutoff(spark, config, cutoff)
     users = tables.read_table(spark, config, "user_index", made_by="build_interactions").select(USER_ID)
     ids = interactions.select(ITEM_ID).distinct().toArrow()[ITEM_ID].to_pylist()
