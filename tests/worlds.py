@@ -66,7 +66,9 @@ def is_past(row: dict[str, Any]) -> bool:
     return row["timestamp"] < str(CUTOFF)
 
 
-def event(user_id: str, item_id: str | None, day: date, event_type: str = "buy", at: str = "12:00:00") -> dict[str, Any]:
+def event(
+    user_id: str, item_id: str | None, day: date, event_type: str = "buy", at: str = "12:00:00"
+) -> dict[str, Any]:
     return {"user_id": user_id, "item_id": item_id, "event_type": event_type, "timestamp": f"{day} {at}"}
 
 

@@ -110,6 +110,8 @@ logger.plan.name = org.apache.spark.sql.catalyst.util.SparkStringUtils
 logger.plan.level = error
 logger.plan2.name = org.apache.spark.util.SparkStringUtils
 logger.plan2.level = error
+logger.dag.name = org.apache.spark.scheduler.DAGScheduler
+logger.dag.level = error
 logger.rdd.name = org.apache.spark.rdd.MapPartitionsRDD
 logger.rdd.level = error
 """

@@ -15,10 +15,12 @@ from recsys_spark.config import Config, NeighboursConfig
 from recsys_spark.data.split import count_events_per_day, split_dates
 from recsys_spark.infra import tables
 from recsys_spark.log import log_step
-from recsys_spark.models.neighbours import items_per_block, similar_items
+from recsys_spark.models.neighbours import similar_items
+from recsys_spark.models.top_k import rows_per_block
 from recsys_spark.models.version import model_version
 
 MODEL = "neighbours"
+_MAX_BLOCK_BYTES = 64 * 2**20  # of similarities; the sparse product beside it is of the same order
 _COLUMNS = (ITEM_ID, NEIGHBOUR_ID, SIMILARITY)
 
 
@@ -40,7 +42,7 @@ def train_neighbours(spark: SparkSession, config: Config, run_date: date | None 
         items = pd.Index(item_ids).get_indexer(pairs[ITEM_ID])
         user_items = sparse.csr_matrix((np.ones(len(pairs), np.float32), (users, items)), dtype=np.float32)
         shared = spark.sparkContext.broadcast((user_items, np.array(item_ids, dtype=object)))
-        settings, step = config.neighbours, items_per_block(len(item_ids))
+        settings, step = config.neighbours, rows_per_block(len(item_ids), _MAX_BLOCK_BYTES)
 
         def neighbours_of(blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             for block in blocks:

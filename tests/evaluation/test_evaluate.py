@@ -34,11 +34,15 @@ def values_of(spark, lists, truth, stats=(), ks=(2,), num_users=4, partitions=No
     if partitions:
         frames = [frame.repartition(partitions) for frame in frames]
     recommendations, truth_frame, item_stats = frames
-    models = spark.createDataFrame([("next", model) for model in sorted({row[0] for row in lists})], "task string, model string")
+    models = spark.createDataFrame(
+        [("next", model) for model in sorted({row[0] for row in lists})], "task string, model string"
+    )
     sums = metric_sums(collect_lists(recommendations, item_stats), slice_truth(truth_frame), models, ks, num_users)
     rows = with_intervals(sums.toPandas(), 0.95)
     assert not rows.duplicated(["task", "model", "slice", "metric", "k"]).any()
-    return {(r["model"], r["slice"], r["metric"], r["k"]): (r["value"], r["num_users"]) for r in rows.to_dict("records")}
+    return {
+        (r["model"], r["slice"], r["metric"], r["k"]): (r["value"], r["num_users"]) for r in rows.to_dict("records")
+    }
 
 
 def listed(model, user, *items):
@@ -120,7 +124,9 @@ def test_equals_metrics_on_everything_at_once_whatever_the_partitions(spark, par
     found = values_of(spark, lists, truth, stats, ks=(3, 10), num_users=40, partitions=partitions)
 
     def ragged(values):
-        return np.array([items.index(x) for row in values for x in row], dtype=np.int64), np.cumsum([0, *map(len, values)])
+        return np.array([items.index(x) for row in values for x in row], dtype=np.int64), np.cumsum(
+            [0, *map(len, values)]
+        )
 
     (list_items, offsets), (truth_items, truth_offsets) = ragged(tops.values()), ragged(truths.values())
     categories = pd.factorize(np.array([category.get(items[i], "") for i in list_items]))[0]

@@ -17,12 +17,24 @@ def events(spark, day, *pairs):
 @pytest.fixture
 def before(spark):
     many = [("busy", f"i{n}") for n in range(9)]
-    return events(spark, "01", ("ann", "tea"), ("ann", "tea"), ("ann", "bread"), ("ann", None), ("idle", "tea"), ("bob", "tea"), *many)
+    return events(
+        spark,
+        "01",
+        ("ann", "tea"),
+        ("ann", "tea"),
+        ("ann", "bread"),
+        ("ann", None),
+        ("idle", "tea"),
+        ("bob", "tea"),
+        *many,
+    )
 
 
 @pytest.fixture
 def after(spark):
-    return events(spark, "09", ("ann", "milk"), ("ann", "tea"), ("ann", None), ("bob", "tea"), ("busy", "tea"), ("new", "tea"))
+    return events(
+        spark, "09", ("ann", "milk"), ("ann", "tea"), ("ann", None), ("bob", "tea"), ("busy", "tea"), ("new", "tea")
+    )
 
 
 @pytest.fixture

@@ -25,7 +25,13 @@ def bought(item, day, user="ann"):
 
 
 def test_score_is_the_sum_of_halvings_since_each_event(spark):
-    events = [bought("milk", "06"), bought("milk", "02"), bought("tea", "06"), bought("tea", "10"), bought("gone", "06")]
+    events = [
+        bought("milk", "06"),
+        bought("milk", "02"),
+        bought("tea", "06"),
+        bought("tea", "10"),
+        bought("gone", "06"),
+    ]
     # at the cutoff the 6th is one half-life old, the 2nd two; the 10th is the cutoff and does not exist yet
     assert lists(spark, events, ["milk", "tea"]) == [("ann", 1, "milk", 0.75), ("ann", 2, "tea", 0.5)]
 

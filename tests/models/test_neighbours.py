@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_spark.models.neighbours import items_per_block, similar_items
+from recsys_spark.models.neighbours import similar_items
 
 
 def user_items(*users):
@@ -76,9 +76,3 @@ def test_empty_range_gives_nothing_and_one_outside_is_an_error():
     assert [len(column) for column in similar_items(FIVE_USERS, 2, 2, 3, 0.0)] == [0, 0, 0]
     with pytest.raises(ValueError, match="items 2 to 5 are not within the 4 items"):
         similar_items(FIVE_USERS, 2, 5, 3, 0.0)
-
-
-def test_block_is_never_empty_and_shrinks_with_the_catalogue():
-    assert items_per_block(10**9) == 1
-    assert items_per_block(0) > 1
-    assert items_per_block(1000, max_bytes=16 * 1000 * 5) == 5

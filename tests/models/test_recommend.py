@@ -99,7 +99,9 @@ def test_item_matrix_of_no_vectors_excludes_everything(spark):
     assert matrix.excluded.tolist() == [True]
 
 
-@pytest.mark.parametrize("item_ids", [["b", "a"], ["a", "a"], ["\U0001f600", "\uff5e"]], ids=["order", "twice", "utf16"])
+@pytest.mark.parametrize(
+    "item_ids", [["b", "a"], ["a", "a"], ["\U0001f600", "\uff5e"]], ids=["order", "twice", "utf16"]
+)
 def test_positions_need_distinct_ids_in_utf8_order(spark, item_ids):
     with pytest.raises(ValueError, match="distinct and in UTF-8 order"):
         catalogue_positions(spark, item_ids)
@@ -112,7 +114,9 @@ def test_positions_number_the_catalogue_from_0(spark):
 
 def test_neighbour_lists_equal_the_sum_of_similarities(spark):
     ids = ["a", "b", "c", "d"]
-    similarity = sparse.csr_matrix(np.array([[0, 0.5, 0.25, 0], [0.5, 0, 0.5, 0], [0.25, 0.5, 0, 0], [0, 0, 0, 0]], np.float32))
+    similarity = sparse.csr_matrix(
+        np.array([[0, 0.5, 0.25, 0], [0.5, 0, 0.5, 0], [0.25, 0.5, 0, 0], [0, 0, 0, 0]], np.float32)
+    )
     rows = [("had a", [0], [1.0], None), ("had a, b", [0, 1], [1.0, 2.0], [0, 1]), ("had d", [3], [1.0], None)]
     users = spark.createDataFrame(rows, "user_id string, position array<int>, weights array<float>, seen array<int>")
     found = as_lists(recommend_by_neighbours(users, spark.sparkContext.broadcast((ids, similarity)), 3, MEBIBYTE))

@@ -47,7 +47,15 @@ def test_any_change_gives_another_version(change):
 
 
 def test_every_als_setting_is_tried_above():
-    assert set(AlsConfig.model_fields) == {"rank", "max_iter", "reg_param", "alpha", "weight_scale", "num_blocks", "seed"}
+    assert set(AlsConfig.model_fields) == {
+        "rank",
+        "max_iter",
+        "reg_param",
+        "alpha",
+        "weight_scale",
+        "num_blocks",
+        "seed",
+    }
 
 
 def test_version_names_model_and_cutoff_and_fits_a_partition_value():

@@ -194,7 +194,9 @@ def test_stored_vectors_give_the_same_lists(spark, world, lists_of, interactions
         expected = top_k_by_sorting(scores, world.had(user_id) if task == "discovery" else (), k=5)
         found = lists.get(user_id, [])
         np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose([scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(
+            [scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0
+        )
 
 
 @pytest.mark.parametrize("task", ["next", "discovery"])
@@ -211,7 +213,9 @@ def test_stored_neighbours_give_the_same_lists(spark, world, lists_of, interacti
         expected = top_k_by_sorting(scores, hidden, k=5, only_positive=True)
         found = lists.get(user_id, [])
         np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose([scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(
+            [scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0
+        )
 
 
 # runs over what is there
@@ -256,7 +260,9 @@ def test_model_that_was_not_trained_names_its_job(spark, world, tmp_path):
         spark, copy.config, "user_vectors",
         tables.read_table(spark, copy.config, "user_vectors", made_by="train_als").limit(0), {"run_date": CUTOFF},
     )  # fmt: skip
-    with pytest.raises(ModelError, match=r"'als' was not trained for 2024-03-10; run jobs/train_als.py --date 2024-03-10"):
+    with pytest.raises(
+        ModelError, match=r"'als' was not trained for 2024-03-10; run jobs/train_als.py --date 2024-03-10"
+    ):
         recommend(spark, copy.config, CUTOFF)
 
 

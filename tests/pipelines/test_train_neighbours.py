@@ -42,7 +42,7 @@ def test_similarity_is_symmetric_and_no_item_is_its_own_neighbour(neighbours):
 @pytest.mark.parametrize("step", [1, 5])
 def test_blocks_of_the_tasks_change_nothing(spark, world, neighbours, tmp_path, monkeypatch, step):
     copy = world.copied_to(tmp_path)
-    monkeypatch.setattr(pipeline, "items_per_block", lambda num_items: step)
+    monkeypatch.setattr(pipeline, "rows_per_block", lambda num_items, max_bytes: step)
     assert pipeline.train_neighbours(spark, copy.config, CUTOFF) == {"items": 28}
     assert as_dict(table_pdf(spark, copy.config, "item_neighbours")) == neighbours
 

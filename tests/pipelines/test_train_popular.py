@@ -30,7 +30,9 @@ def test_score_is_the_number_of_distinct_buyers_before_the_cutoff(vectors, world
 
 
 def test_world_tells_the_two_models_apart(vectors):
-    scores = {(row["model"], row["item_id"]): row["vector"][0] for row in vectors.to_dict("records") if row["model"] != "als"}
+    scores = {
+        (row["model"], row["item_id"]): row["vector"][0] for row in vectors.to_dict("records") if row["model"] != "als"
+    }
     # glancer only glanced at A4, and `new` took A0 on the day of the cutoff; `all` did everything 30 days before
     assert (scores["popular", "A4"], scores["popular_recent", "A4"]) == (6, 5)
     assert (scores["popular", "A0"], scores["popular_recent", "A0"]) == (7, 6)

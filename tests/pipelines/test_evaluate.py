@@ -1,0 +1,277 @@
+"""The evaluation pipeline on a tiny world of literal tables: metrics by hand, planted leaks, MLflow, and the report."""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import date
+from pathlib import Path
+
+import pytest
+from factories import make_config, make_events
+from mlflow.tracking import MlflowClient
+from worlds import table_pdf, trained_blocks_world, write_events
+
+from recsys_spark.config_file import load_config
+from recsys_spark.errors import DataError
+from recsys_spark.evaluation.evaluate import collect_lists, metric_sums, slice_truth, with_intervals
+from recsys_spark.infra import tables
+from recsys_spark.infra.tracking import tracking_uri
+from recsys_spark.pipelines.evaluate import evaluate, evaluate_run, report_path
+
+pytestmark = pytest.mark.spark
+
+CUTOFF = date(2024, 3, 10)
+VALIDATION = date(2024, 3, 5)
+USERS = ("ann@home", "bob@home", "new@home", "idle@home")
+
+
+def event(user, item, day, event_type="buy"):
+    return {
+        "user_id": f"{user}@home",
+        "item_id": item,
+        "event_type": event_type,
+        "timestamp": f"2024-03-{day} 12:00:00",
+    }
+
+
+EVENTS = [
+    event("ann", "tea", "01"), event("ann", "tea", "02"), event("bob", "tea", "01"), event("bob", "bread", "02"),
+    event("idle", "tea", "03"), event("ann", "jam", "06"),
+    # truth of the 10th: ann had tea again and milk; bob had milk; new had tea; nobody counts a glance or a search
+    event("ann", "tea", "10"), event("ann", "milk", "12"), event("bob", "milk", "11"), event("new", "tea", "11"),
+    event("bob", "tea", "11", "glance"), event("idle", "bread", "11", "glance"), event("bob", None, "11"),
+]  # fmt: skip
+LISTS = {
+    ("next", "popular"): {"ann": ["tea", "bread"], "bob": ["tea", "bread"], "new": ["tea", "bread"], "idle": ["tea", "bread"]},
+    ("next", "again"): {"ann": ["tea", "jam"], "idle": ["tea"]},  # bob and new have no list
+    ("discovery", "popular"): {"ann": ["milk", "bread"], "bob": ["jam", "milk"], "new": ["tea", "bread"], "idle": ["bread"]},
+}  # fmt: skip
+
+
+def rows_of(lists, version="v1", run_date=CUTOFF):
+    return [
+        (f"{user}@home", item, float(10 - rank), rank, model, f"{model}-{version}", run_date, task, user == "new")
+        for (task, model), of_users in lists.items()
+        for user, items in of_users.items()
+        for rank, item in enumerate(items, start=1)
+    ]
+
+
+def write_lists(spark, config, lists, version="v1", run_date=CUTOFF):
+    for task, model in lists:
+        rows = spark.createDataFrame(
+            rows_of({(task, model): lists[task, model]}, version, run_date), tables.TABLES["recommendations"].schema
+        )
+        tables.replace_partition(
+            spark, config, "recommendations", rows, {"run_date": run_date, "task": task, "model": model}
+        )
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return make_config(
+        tmp_path_factory.mktemp("tiny"),
+        sources={"events": {"name": "corner_shop"}},
+        split={"validation_start": VALIDATION, "test_start": CUTOFF},
+        interactions={"event_weights": {"glance": 0}},
+        recommend={"k": 2, "models": ["popular", "again"]},
+        evaluation={"k": [1, 2]},
+    )
+
+
+@pytest.fixture(scope="module")
+def results(spark_session, config):
+    """The world with its interactions and lists, evaluated once."""
+    from recsys_spark.pipelines.build_interactions import build_interactions
+
+    write_events(
+        spark_session, config, make_events(spark_session, [e | {"event_id": f"e{i}"} for i, e in enumerate(EVENTS)])
+    )
+    build_interactions(spark_session, config, CUTOFF)
+    write_lists(spark_session, config, LISTS)
+    return evaluate_run(spark_session, config, CUTOFF, {"events": {"read": 13.0, "inserted": 13.0}}, {"recommend": 1.5})
+
+
+@pytest.fixture(scope="module")
+def values(results):
+    return {
+        (r["task"], r["model"], r["slice"], r["metric"], r["k"]): (r["value"], r["num_users"])
+        for r in results.metrics_pdf.to_dict("records")
+    }
+
+
+def test_next_counts_repeats_and_users_without_a_list_as_0(values):
+    # truth: ann {tea, milk}, bob {milk}, new {tea}; `popular` hits tea of ann and of new at rank 1
+    assert values["next", "popular", "all", "hr", 1] == (pytest.approx(2 / 3), 3)
+    assert values["next", "popular", "all", "recall", 2] == (pytest.approx((1 / 2 + 0 + 1) / 3), 3)
+    assert values["next", "again", "all", "hr", 2] == (pytest.approx(1 / 3), 3)
+    ndcg_of_ann = 1 / (1 + 1 / math.log2(3))
+    assert values["next", "again", "all", "ndcg", 2] == (pytest.approx(ndcg_of_ann / 3), 3)
+
+
+def test_discovery_truth_is_what_was_not_had_before(values):
+    # truth: ann {milk}, bob {milk}, new {tea}
+    assert values["discovery", "popular", "all", "hr", 1] == (pytest.approx(2 / 3), 3)
+    assert values["discovery", "popular", "all", "recall", 2] == (1.0, 3)
+    assert not any(task == "discovery" and model == "again" for task, model, *_ in values)
+
+
+def test_slices_by_known_users_and_items(values):
+    assert values["next", "popular", "warm_users", "hr", 2] == (0.5, 2)
+    assert values["next", "popular", "cold_users", "hr", 2] == (1.0, 1)
+    assert values["next", "popular", "warm_items", "hr", 2] == (1.0, 2)  # tea of ann and new
+    assert values["next", "popular", "cold_items", "hr", 2] == (0.0, 2)  # milk was never sold before
+
+
+def test_coverage_is_of_the_catalogue(values):
+    assert values["next", "popular", "all", "coverage", 1][0] == pytest.approx(1 / 3)  # tea of tea, bread, jam
+
+
+def test_truth_takes_nothing_from_before_the_cutoff_nor_after_the_end(spark, config, results, values):
+    # lists made for validation are compared with the days up to the test part: ann's jam, and nothing later
+    from recsys_spark.pipelines.build_interactions import build_interactions
+
+    build_interactions(spark, config, VALIDATION)
+    right = {("next", "popular"): {"ann": ["jam"], "bob": ["milk"]}, ("discovery", "popular"): {"ann": ["jam"]}}
+    write_lists(spark, config, right, run_date=VALIDATION)
+    validated = evaluate_run(spark, config, VALIDATION)
+    assert validated.truth_end == CUTOFF
+    found = {
+        (r["task"], r["metric"]): (r["value"], r["num_users"])
+        for r in validated.metrics_pdf.query("slice == 'all' and k == 1").to_dict("records")
+    }
+    assert found["next", "recall"] == (1.0, 1)
+    assert found["discovery", "recall"] == (1.0, 1)
+    stored = table_pdf(spark, config, "metrics")
+    assert set(stored["run_date"]) == {CUTOFF, VALIDATION}  # the metrics of the other date stay
+
+
+def test_metrics_table_has_unique_keys_and_the_frames_values(spark, config, results):
+    stored = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF")
+    assert not stored.duplicated(list(tables.TABLES["metrics"].key)).any()
+    assert len(stored) == len(results.metrics_pdf)
+    assert set(stored["protocol"]) == {"global_time_split"}
+    assert set(stored["model_version"]) == {"popular-v1", "again-v1"}
+    assert tables.read_table(spark, config, "metrics", "evaluate").where("isnan(value) OR isnan(ci_low)").isEmpty()
+
+
+def test_report_and_config_lie_where_they_are_said_to(config, results):
+    report = report_path(config, CUTOFF).read_text(encoding="utf-8")
+    assert "corner_shop: recommendations of 2024-03-10" in report
+    assert "<svg" in report
+
+
+def test_report_shows_nobody_unless_configured(config, results):
+    assert results.example is None
+    assert "@home" not in report_path(config, CUTOFF).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def runs(config, results):
+    """The MLflow runs of the evaluation by their names."""
+    client = MlflowClient(tracking_uri(config))
+    experiment = client.get_experiment_by_name("recsys_spark")
+    found = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in found if run.info.run_name == "evaluate 2024-03-10")
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return {"parent": parent} | {run.info.run_name: run for run in children}
+
+
+def test_mlflow_has_one_child_run_per_model(runs):
+    assert set(runs) == {"parent", "popular", "again"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["again"].data.metrics["next.hr_at_2"] == pytest.approx(1 / 3)
+    assert runs["popular"].data.metrics["discovery.recall_at_2"] == 1.0
+
+
+def test_mlflow_parent_has_everything_to_compare_and_to_repeat_the_run(runs, config):
+    parent = runs["parent"].data
+    assert parent.metrics["next.popular.hr_at_1"] == pytest.approx(2 / 3)
+    assert parent.metrics["ingest.events.read"] == 13.0
+    assert parent.params["interactions.event_weights.glance"] == "0.0"
+    assert {name for name in parent.tags if name.startswith("delta.")} == {
+        "delta.events",
+        "delta.interactions",
+        "delta.recommendations",
+    }
+    assert parent.tags["delta.events"].isdigit()
+    assert not any("@" in name for run in runs.values() for name in run.data.metrics)
+
+
+def test_mlflow_artifacts_are_the_report_and_a_config_that_loads(runs, config):
+    artifacts = Path(config.data_root) / "mlflow" / "artifacts" / runs["parent"].info.run_id / "artifacts"
+    assert {path.name for path in artifacts.iterdir()} == {"report.html", "config.yaml"}
+    assert load_config(artifacts / "config.yaml") == config
+    assert (artifacts / "report.html").read_text() == report_path(config, CUTOFF).read_text()
+
+
+def test_no_user_id_reaches_mlflow(runs):
+    for run in runs.values():
+        said = [*run.data.params.items(), *run.data.metrics.items(), *run.data.tags.items(), run.info.run_name]
+        assert not any(user in str(entry) for entry in said for user in USERS)
+
+
+def test_rerun_replaces_the_metrics_and_logs_no_user_id(spark, config, results, caplog):
+    before = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF")
+    with caplog.at_level(logging.DEBUG, logger="recsys_spark"):
+        ndcg = evaluate(spark, config)
+    after = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF")
+    key = ["task", "model", "slice", "metric", "k", "value"]
+    assert sorted(map(tuple, after[key].values)) == sorted(map(tuple, before[key].values))
+    assert set(after["run_id"]).isdisjoint(before["run_id"])
+    assert set(ndcg) == {"next.popular", "next.again", "discovery.popular"}
+    assert "evaluate seconds=" in caplog.text
+    assert not any(user in caplog.text for user in USERS)
+
+
+def test_lists_of_one_task_made_anew_keep_the_keys_unique(spark, config, results):
+    write_lists(spark, config, {("next", "popular"): LISTS["next", "popular"]}, version="v2")
+    evaluate(spark, config, CUTOFF)
+    stored = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF and model == 'popular'")
+    write_lists(spark, config, {("next", "popular"): LISTS["next", "popular"]})
+    assert not stored.duplicated(list(tables.TABLES["metrics"].key)).any()
+    assert set(zip(stored["task"], stored["model_version"], strict=True)) == {
+        ("next", "popular-v2"),
+        ("discovery", "popular-v1"),
+    }
+
+
+def test_configured_example_is_in_the_results_and_the_report(spark, config, results):
+    median = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"example_user": "median"})})
+    shown = evaluate_run(spark, median, CUTOFF)
+    assert shown.example.user_id == "ann@home"  # 3 events before, bob 2
+    assert "ann@home" in report_path(median, CUTOFF).read_text(encoding="utf-8")
+
+
+def test_date_without_lists_and_date_without_truth_say_so(spark, config, results):
+    with pytest.raises(DataError, match=r"no recommendations of 2024-01-01; run jobs/recommend.py --date 2024-01-01"):
+        evaluate_run(spark, config, date(2024, 1, 1))
+
+
+def test_blocks_world_equals_the_functions_on_other_partitions(spark, tmp_path_factory):
+    world = trained_blocks_world(spark, tmp_path_factory)
+    recommendations = tables.read_table(spark, world.config, "recommendations", "recommend").where("task = 'next'")
+    truth = spark.createDataFrame(
+        [
+            ("next", user, item, True, True)
+            for user, items in world.truth(sorted(world.users())).items()
+            for item in items
+        ],
+        "task string, user_id string, item_id string, is_warm_user boolean, is_warm_item boolean",
+    )
+    stats = spark.createDataFrame([], "item_id string, item_users long, category string")
+    models = recommendations.select("task", "model").distinct()
+
+    def found(partitions):
+        lists = collect_lists(recommendations.repartition(partitions), stats)
+        sums = metric_sums(lists, slice_truth(truth.repartition(partitions)), models, (3, 5), 28).toPandas()
+        rows = with_intervals(sums, 0.95).query("metric != 'novelty'")
+        return {tuple(row[:5]): row[5:] for row in rows.itertuples(index=False, name=None)}
+
+    one, many = found(1), found(6)
+    assert one.keys() == many.keys()
+    assert all(one[key] == pytest.approx(many[key], abs=1e-7) for key in one)
+    assert one["next", "again", "all", "hr", 5][1] == len(
+        [u for u, items in world.truth(sorted(world.users())).items() if items]
+    )

@@ -1,0 +1,22 @@
+"""What runs in a worker, in a service or before set-up is complete imports without Spark, each in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MODULES = (
+    "columns", "errors", "config", "config_file", "log", "cli", "demo_data", "doctor",
+    "evaluation.metrics", "evaluation.run_results", "evaluation.report", "evaluation.summary",
+    "models.top_k", "models.neighbours", "models.version", "infra.jvm", "infra.spark_conf",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_without_spark_delta_and_mlflow(module):
+    heavy = ["pyspark", "delta", "mlflow", "torch"]
+    code = f"import sys, recsys_spark.{module}; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout.strip(), found.stderr) == ("[]", "")
