@@ -102,7 +102,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         me = psutil.Process()
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(2):
             used = 0
             for process in [me, *me.children(recursive=True)]:
                 try:
