@@ -39,7 +39,11 @@ def main() -> None:
             start = time.perf_counter()
             write_demo_data(root / "raw", sample)
             written = time.perf_counter() - start
-            paths = [f"data_root={root}", f"sources.events.path={root}/raw/events", f"sources.items.path={root}/raw/items"]
+            paths = [
+                f"data_root={root}",
+                f"sources.events.path={root}/raw/events",
+                f"sources.items.path={root}/raw/items",
+            ]
             config = load_config(conf_folder() / "demo.yaml", paths)
             spark = build_session(config)
             session = time.perf_counter() - start - written
@@ -54,13 +58,24 @@ def main() -> None:
 
 
 def _report(
-    sample: float, first: RunResults, second: RunResults, written: float, session: float, total: float, memory: "PeakMemory"
+    sample: float,
+    first: RunResults,
+    second: RunResults,
+    written: float,
+    session: float,
+    total: float,
+    memory: "PeakMemory",
 ) -> dict[str, object]:
     rows = first.metrics_pdf.query("slice == 'all' and metric == 'ndcg' and k == 10")
     ndcg = {f"{row['task']}.{row['model']}": row for row in rows.to_dict("records")}
     return {
-        "hardware": {"cpu": _cpu_name(), "cores": os.cpu_count(), "memory_gb": round(psutil.virtual_memory().total / 2**30, 1)},
-        "versions": {name: version(name) for name in ("pyspark", "delta-spark", "mlflow", "numpy")} | {"python": platform.python_version()},
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        },
+        "versions": {name: version(name) for name in ("pyspark", "delta-spark", "mlflow", "numpy")}
+        | {"python": platform.python_version()},
         "sample": sample,
         "seconds_total_first_run": round(total, 1),
         "seconds": {"write_logs": round(written, 1), "start_spark": round(session, 1)}
@@ -70,10 +85,14 @@ def _report(
         "ingest_first_run": first.conservation["events"],
         "ingest_second_run": second.conservation["events"],
         "ndcg_at_10": {
-            name: {"value": row["value"], "ci": [row["ci_low"], row["ci_high"]], "users": row["num_users"],
-                   "x_popular": row["value"] / ndcg[f"{row['task']}.popular"]["value"]}
+            name: {
+                "value": row["value"],
+                "ci": [row["ci_low"], row["ci_high"]],
+                "users": row["num_users"],
+                "x_popular": row["value"] / ndcg[f"{row['task']}.popular"]["value"],
+            }
             for name, row in ndcg.items()
-        },  # fmt: skip
+        },
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from py4j.protocol import Py4JJavaError
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -13,6 +14,7 @@ from recsys_spark.config import AlsConfig
 from recsys_spark.errors import TrainingError
 
 _RATING = "_rating"
+_ADVICE = "lower als.alpha, raise als.reg_param, or look for extreme weights in the interactions table"
 
 
 def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, DataFrame]:
@@ -29,7 +31,12 @@ def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, Data
         numUserBlocks=config.num_blocks, numItemBlocks=config.num_blocks, implicitPrefs=True,
         userCol=USER_IDX, itemCol=ITEM_IDX, ratingCol=_RATING, intermediateStorageLevel="MEMORY_AND_DISK",
     )  # fmt: skip
-    model = als.fit(ordered)
+    try:
+        model = als.fit(ordered)
+    except Py4JJavaError as error:
+        if "SingularMatrixException" not in str(error.java_exception):
+            raise
+        raise TrainingError(f"ALS met a matrix that it cannot solve; {_ADVICE}") from error
     users = model.userFactors.select(F.col("id").alias(USER_IDX), F.col("features").alias(VECTOR))
     items = model.itemFactors.select(F.col("id").alias(ITEM_IDX), F.col("features").alias(VECTOR))
     return users, items
@@ -41,8 +48,7 @@ def check_factors(vectors: DataFrame, what: str) -> None:
     broken = vectors.where(~is_finite).count()
     if broken:
         raise TrainingError(
-            f"ALS gave {broken} {what} with factors that are not finite; lower als.alpha, raise als.reg_param, or look for "
-            "extreme weights in the interactions table; the vectors of the run before are kept"
+            f"ALS gave {broken} {what} with factors that are not finite; {_ADVICE}; the vectors of the run before are kept"
         )
 
 

@@ -172,6 +172,12 @@ def _item_event_counts(spark: SparkSession, config: Config, cutoff: date) -> np.
 
 
 def _catalogue_rows(config: Config, counts: dict[tuple[str, str], np.ndarray], catalogue_size: int) -> pd.DataFrame:
+    for (task, model), times_listed in counts.items():
+        if len(times_listed) > catalogue_size:
+            raise DataError(
+                f"the {task} lists of {model} hold {len(times_listed)} items, the interactions of their date only {catalogue_size}: "
+                "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
+            )
     rows = [
         (task, model, "all", metric, config.evaluation.k[0], value, np.nan, np.nan, 0)
         for (task, model), times_listed in counts.items()

@@ -66,7 +66,7 @@ def test_example_table():
         {"next": ("Milk",)},
     )
     assert example_table(example, "next", "als").splitlines() == [
-        "user u1 had most | als, next: top 10 (* 1 of 3 came true)",
+        "user u1 had most | next, als: 1 of 3 came true (*)",
         "1,200 x Milk     |  1 * Milk",
         "3 x Bread        |  2   Eggs",
         "                 |  3   Tea",
@@ -76,7 +76,7 @@ def test_example_table():
 
 def test_example_table_without_history_or_list():
     assert example_table(ExampleUser("u1", (), {}, {}), "next", "als").splitlines() == [
-        "user u1 had most          | als, next: top 10 (* 0 of 0 came true)",
+        "user u1 had most          | next, als: 0 of 0 came true (*)",
         "nothing before the cutoff | no list",
     ]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from datetime import date
 from pathlib import Path
 
 import pytest
 from factories import make_config, make_events
 from mlflow.tracking import MlflowClient
-from worlds import table_pdf, trained_blocks_world, write_events
+from worlds import table_pdf, write_events
 
 from recsys_spark.config_file import load_config
 from recsys_spark.errors import DataError
-from recsys_spark.evaluation.evaluate import collect_lists, metric_sums, slice_truth, with_intervals
 from recsys_spark.infra import tables
 from recsys_spark.infra.tracking import tracking_uri
 from recsys_spark.pipelines.evaluate import evaluate, evaluate_run, report_path
@@ -37,11 +37,24 @@ def event(user, item, day, event_type="buy"):
 
 EVENTS = [
     event("ann", "tea", "01"), event("ann", "tea", "02"), event("bob", "tea", "01"), event("bob", "bread", "02"),
-    event("idle", "tea", "03"), event("ann", "jam", "06"),
-    # truth of the 10th: ann had tea again and milk; bob had milk; new had tea; nobody counts a glance or a search
-    event("ann", "tea", "10"), event("ann", "milk", "12"), event("bob", "milk", "11"), event("new", "tea", "11"),
-    event("bob", "tea", "11", "glance"), event("idle", "bread", "11", "glance"), event("bob", None, "11"),
+    event("idle", "tea", "03"), event("idle", "milk", "03"), event("idle", "jam", "04"), event("ann", "jam", "06"),
+    # truth of the 10th: ann had tea again, milk and a fig; bob had milk; new had tea; a glance or a search is no success
+    event("ann", "tea", "10"), event("ann", "milk", "12"), event("ann", "fig", "12"), event("bob", "milk", "11"),
+    event("new", "tea", "11"), event("bob", "tea", "11", "glance"), event("idle", "bread", "11", "glance"),
+    event("bob", None, "11"),
 ]  # fmt: skip
+INGESTED = {
+    "events": {
+        "read": 16.0,
+        "inserted": 16.0,
+        "updated": 0,
+        "duplicate": 0,
+        "near_duplicate": 0,
+        "late": 0,
+        "filtered": 0,
+        "quarantined": 0,
+    }
+}
 LISTS = {
     ("next", "popular"): {"ann": ["tea", "bread"], "bob": ["tea", "bread"], "new": ["tea", "bread"], "idle": ["tea", "bread"]},
     ("next", "again"): {"ann": ["tea", "jam"], "idle": ["tea"]},  # bob and new have no list
@@ -90,7 +103,7 @@ def results(spark_session, config):
     )
     build_interactions(spark_session, config, CUTOFF)
     write_lists(spark_session, config, LISTS)
-    return evaluate_run(spark_session, config, CUTOFF, {"events": {"read": 13.0, "inserted": 13.0}}, {"recommend": 1.5})
+    return evaluate_run(spark_session, config, CUTOFF, INGESTED, {"recommend": 1.5})
 
 
 @pytest.fixture(scope="module")
@@ -102,30 +115,30 @@ def values(results):
 
 
 def test_next_counts_repeats_and_users_without_a_list_as_0(values):
-    # truth: ann {tea, milk}, bob {milk}, new {tea}; `popular` hits tea of ann and of new at rank 1
+    # truth: ann {tea, milk, fig}, bob {milk}, new {tea}; `popular` hits tea of ann and of new at rank 1
     assert values["next", "popular", "all", "hr", 1] == (pytest.approx(2 / 3), 3)
-    assert values["next", "popular", "all", "recall", 2] == (pytest.approx((1 / 2 + 0 + 1) / 3), 3)
+    assert values["next", "popular", "all", "recall", 2] == (pytest.approx((1 / 3 + 0 + 1) / 3), 3)
     assert values["next", "again", "all", "hr", 2] == (pytest.approx(1 / 3), 3)
     ndcg_of_ann = 1 / (1 + 1 / math.log2(3))
     assert values["next", "again", "all", "ndcg", 2] == (pytest.approx(ndcg_of_ann / 3), 3)
 
 
 def test_discovery_truth_is_what_was_not_had_before(values):
-    # truth: ann {milk}, bob {milk}, new {tea}
+    # truth: ann {milk, fig}, bob {milk}, new {tea}
     assert values["discovery", "popular", "all", "hr", 1] == (pytest.approx(2 / 3), 3)
-    assert values["discovery", "popular", "all", "recall", 2] == (1.0, 3)
+    assert values["discovery", "popular", "all", "recall", 2] == (pytest.approx((1 / 2 + 1 + 1) / 3), 3)
     assert not any(task == "discovery" and model == "again" for task, model, *_ in values)
 
 
 def test_slices_by_known_users_and_items(values):
     assert values["next", "popular", "warm_users", "hr", 2] == (0.5, 2)
     assert values["next", "popular", "cold_users", "hr", 2] == (1.0, 1)
-    assert values["next", "popular", "warm_items", "hr", 2] == (1.0, 2)  # tea of ann and new
-    assert values["next", "popular", "cold_items", "hr", 2] == (0.0, 2)  # milk was never sold before
+    assert values["next", "popular", "warm_items", "recall", 2] == (pytest.approx((1 / 2 + 0 + 1) / 3), 3)
+    assert values["next", "popular", "cold_items", "recall", 2] == (0.0, 1)  # the fig was never sold before
 
 
 def test_coverage_is_of_the_catalogue(values):
-    assert values["next", "popular", "all", "coverage", 1][0] == pytest.approx(1 / 3)  # tea of tea, bread, jam
+    assert values["next", "popular", "all", "coverage", 1][0] == pytest.approx(1 / 4)  # tea of tea, bread, milk, jam
 
 
 def test_truth_takes_nothing_from_before_the_cutoff_nor_after_the_end(spark, config, results, values):
@@ -182,13 +195,13 @@ def test_mlflow_has_one_child_run_per_model(runs):
     assert set(runs) == {"parent", "popular", "again"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert runs["again"].data.metrics["next.hr_at_2"] == pytest.approx(1 / 3)
-    assert runs["popular"].data.metrics["discovery.recall_at_2"] == 1.0
+    assert runs["popular"].data.metrics["discovery.recall_at_2"] == pytest.approx(2.5 / 3)
 
 
 def test_mlflow_parent_has_everything_to_compare_and_to_repeat_the_run(runs, config):
     parent = runs["parent"].data
     assert parent.metrics["next.popular.hr_at_1"] == pytest.approx(2 / 3)
-    assert parent.metrics["ingest.events.read"] == 13.0
+    assert parent.metrics["ingest.events.read"] == 16.0
     assert parent.params["interactions.event_weights.glance"] == "0.0"
     assert {name for name in parent.tags if name.startswith("delta.")} == {
         "delta.events",
@@ -244,34 +257,14 @@ def test_configured_example_is_in_the_results_and_the_report(spark, config, resu
     assert "ann@home" in report_path(median, CUTOFF).read_text(encoding="utf-8")
 
 
-def test_date_without_lists_and_date_without_truth_say_so(spark, config, results):
+def test_date_without_lists_names_the_job(spark, config, results):
     with pytest.raises(DataError, match=r"no recommendations of 2024-01-01; run jobs/recommend.py --date 2024-01-01"):
         evaluate_run(spark, config, date(2024, 1, 1))
 
 
-def test_blocks_world_equals_the_functions_on_other_partitions(spark, tmp_path_factory):
-    world = trained_blocks_world(spark, tmp_path_factory)
-    recommendations = tables.read_table(spark, world.config, "recommendations", "recommend").where("task = 'next'")
-    truth = spark.createDataFrame(
-        [
-            ("next", user, item, True, True)
-            for user, items in world.truth(sorted(world.users())).items()
-            for item in items
-        ],
-        "task string, user_id string, item_id string, is_warm_user boolean, is_warm_item boolean",
-    )
-    stats = spark.createDataFrame([], "item_id string, item_users long, category string")
-    models = recommendations.select("task", "model").distinct()
-
-    def found(partitions):
-        lists = collect_lists(recommendations.repartition(partitions), stats)
-        sums = metric_sums(lists, slice_truth(truth.repartition(partitions)), models, (3, 5), 28).toPandas()
-        rows = with_intervals(sums, 0.95).query("metric != 'novelty'")
-        return {tuple(row[:5]): row[5:] for row in rows.itertuples(index=False, name=None)}
-
-    one, many = found(1), found(6)
-    assert one.keys() == many.keys()
-    assert all(one[key] == pytest.approx(many[key], abs=1e-7) for key in one)
-    assert one["next", "again", "all", "hr", 5][1] == len(
-        [u for u, items in world.truth(sorted(world.users())).items() if items]
-    )
+def test_lists_from_before_the_interactions_were_built_anew_are_refused(spark, config, results, tmp_path):
+    copy = config.model_copy(update={"data_root": str(tmp_path)})
+    shutil.copytree(config.data_root, tmp_path, dirs_exist_ok=True)
+    write_lists(spark, copy, {("next", "again"): {f"u{i}": [f"i{i}"] for i in range(5)}})
+    with pytest.raises(DataError, match=r"the next lists of again hold 5 items, the interactions of their date only 4"):
+        evaluate_run(spark, copy, CUTOFF)

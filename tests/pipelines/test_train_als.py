@@ -82,18 +82,19 @@ def test_factors_that_are_not_finite_keep_the_old_vectors(spark, world, trained,
         return tuple(frames)
 
     monkeypatch.setattr(pipeline, "fit_als", broken)
-    with pytest.raises(TrainingError, match="not finite.*the vectors of the run before are kept"):
+    with pytest.raises(TrainingError, match=r"not finite.*the vectors of the run before are kept"):
         pipeline.train_als(spark, copy.config, CUTOFF)
     kept, versions = vectors(spark, copy.config)
     assert largest_difference(kept, trained[0]) == 0
     assert versions == trained[1]
 
 
-def test_absurd_weights_end_in_a_training_error(spark, world, tmp_path):
+def test_absurd_weights_end_in_a_training_error_and_keep_the_old_vectors(spark, world, trained, tmp_path):
     copy = world.copied_to(tmp_path, als=ALS | {"weight_scale": "linear", "alpha": 1e30})
     huge = tables.read_table(spark, copy.config, "interactions", made_by="build_interactions").localCheckpoint()
     tables.replace_partition(
         spark, copy.config, "interactions", huge.withColumn("weight", F.lit(1e38)), {"cutoff": CUTOFF}
     )
-    with pytest.raises(TrainingError, match=r"not finite"):
+    with pytest.raises(TrainingError, match=r"lower als.alpha, raise als.reg_param"):
         pipeline.train_als(spark, copy.config, CUTOFF)
+    assert largest_difference(vectors(spark, copy.config)[0], trained[0]) == 0
