@@ -100,6 +100,13 @@ class SourceConfig(BaseConfig):
     filters: dict[str, str] = {}
     """Rule name -> Spark SQL over the source's fields; lines where it holds are dropped and counted under that name."""
 
+    @field_validator("encoding")
+    @classmethod
+    def _splits_at_newlines(cls, encoding: str) -> str:
+        if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32", "utf16", "utf32")):
+            raise ValueError("lines are split at the byte of a newline, which this encoding does not have; convert the files to UTF-8")
+        return encoding
+
     @field_validator("columns", mode="before")
     @classmethod
     def _short_form(cls, columns: Any) -> Any:

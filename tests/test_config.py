@@ -14,6 +14,8 @@ from recsys_spark.config import (
     ItemSourceConfig,
     SplitConfig,
 )
+from recsys_spark.config_file import load_config
+from recsys_spark.errors import ConfigError
 
 COLUMNS = {name: name for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")}
 
@@ -109,3 +111,14 @@ def test_every_knob_has_a_sentence():
 def test_the_default_weights_are_those_of_the_documentation():
     assert InteractionsConfig().default_weight == 1.0
     assert Config().ingest.max_quarantined_share == 0.05
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16", "utf_16_le", "UTF-32BE"])
+def test_encodings_whose_newline_is_no_single_byte_are_refused(encoding):
+    with pytest.raises(ConfigError, match=r"sources\.events\.encoding: lines are split at the byte of a newline"):
+        load_config(None, [f"sources.events.encoding={encoding}"])
+
+
+def test_lists_too_short_for_the_metrics_are_refused():
+    with pytest.raises(ConfigError, match=r"evaluation\.k asks for 20 items but lists hold recommend\.k = 10"):
+        load_config(None, ["recommend.k=10"])
