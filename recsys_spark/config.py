@@ -104,7 +104,9 @@ class SourceConfig(BaseConfig):
     @classmethod
     def _splits_at_newlines(cls, encoding: str) -> str:
         if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32", "utf16", "utf32")):
-            raise ValueError("lines are split at the byte of a newline, which this encoding does not have; convert the files to UTF-8")
+            raise ValueError(
+                "lines are split at the byte of a newline, which this encoding does not have; convert the files to UTF-8"
+            )
         return encoding
 
     @field_validator("columns", mode="before")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from typing import TypeVar
 
 from pyspark.sql import SparkSession
 
@@ -21,6 +23,8 @@ from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
+
+_Result = TypeVar("_Result")
 
 
 def main_job(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -39,7 +43,7 @@ def run_main_job(
     timings: dict[str, float] = {}
     with progress_bar(total=6 + len(steps)) as bar:
 
-        def run(step, *arguments):  # type: ignore[no-untyped-def]
+        def run(step: Callable[..., _Result], *arguments: object) -> _Result:
             bar.set_description(step.__name__)
             start = time.perf_counter()
             result = step(spark, config, *arguments)
