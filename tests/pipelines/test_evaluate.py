@@ -17,7 +17,8 @@ from recsys_spark.config_file import load_config
 from recsys_spark.errors import DataError
 from recsys_spark.infra import tables
 from recsys_spark.infra.tracking import tracking_uri
-from recsys_spark.pipelines.evaluate import evaluate, evaluate_run, report_path
+from recsys_spark.pipelines import evaluate as pipeline
+from recsys_spark.pipelines.evaluate import evaluate_run, report_path
 
 pytestmark = pytest.mark.spark
 
@@ -107,6 +108,12 @@ def results(spark_session, config):
 
 
 @pytest.fixture(scope="module")
+def report(config, results):
+    """The report's text, taken before a rerun replaces it."""
+    return report_path(config, CUTOFF).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
 def values(results):
     return {
         (r["task"], r["model"], r["slice"], r["metric"], r["k"]): (r["value"], r["num_users"])
@@ -169,15 +176,14 @@ def test_metrics_table_has_unique_keys_and_the_frames_values(spark, config, resu
     assert tables.read_table(spark, config, "metrics", "evaluate").where("isnan(value) OR isnan(ci_low)").isEmpty()
 
 
-def test_report_and_config_lie_where_they_are_said_to(config, results):
-    report = report_path(config, CUTOFF).read_text(encoding="utf-8")
+def test_report_lies_where_it_is_said_to(report):
     assert "corner_shop: recommendations of 2024-03-10" in report
     assert "<svg" in report
 
 
-def test_report_shows_nobody_unless_configured(config, results):
+def test_report_shows_nobody_unless_configured(results, report):
     assert results.example is None
-    assert "@home" not in report_path(config, CUTOFF).read_text(encoding="utf-8")
+    assert "@home" not in report
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +218,11 @@ def test_mlflow_parent_has_everything_to_compare_and_to_repeat_the_run(runs, con
     assert not any("@" in name for run in runs.values() for name in run.data.metrics)
 
 
-def test_mlflow_artifacts_are_the_report_and_a_config_that_loads(runs, config):
+def test_mlflow_artifacts_are_the_report_and_a_config_that_loads(runs, config, report):
     artifacts = Path(config.data_root) / "mlflow" / "artifacts" / runs["parent"].info.run_id / "artifacts"
     assert {path.name for path in artifacts.iterdir()} == {"report.html", "config.yaml"}
     assert load_config(artifacts / "config.yaml") == config
-    assert (artifacts / "report.html").read_text() == report_path(config, CUTOFF).read_text()
+    assert (artifacts / "report.html").read_text(encoding="utf-8") == report
 
 
 def test_no_user_id_reaches_mlflow(runs):
@@ -225,36 +231,59 @@ def test_no_user_id_reaches_mlflow(runs):
         assert not any(user in str(entry) for entry in said for user in USERS)
 
 
-def test_rerun_replaces_the_metrics_and_logs_no_user_id(spark, config, results, caplog):
-    before = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF")
-    with caplog.at_level(logging.DEBUG, logger="recsys_spark"):
-        ndcg = evaluate(spark, config)
-    after = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF")
+@pytest.fixture(scope="module")
+def rerun(spark_session, config, results, runs, report):
+    """The same date again, after the lists of one task were made anew, with an example user: (results, metrics before and after, log)."""
+    before = table_pdf(spark_session, config, "metrics").query("run_date == @CUTOFF")
+    write_lists(spark_session, config, {("next", "popular"): LISTS["next", "popular"]}, version="v2")
+    median = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"example_user": "median"})})
+    log, lines = logging.getLogger("recsys_spark"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    shown = evaluate_run(spark_session, median)
+    log.removeHandler(handler)
+    log.setLevel(level)
+    return shown, before, table_pdf(spark_session, config, "metrics").query("run_date == @CUTOFF"), "\n".join(lines)
+
+
+def test_rerun_replaces_the_metrics(rerun):
+    _, before, after, _ = rerun
     key = ["task", "model", "slice", "metric", "k", "value"]
     assert sorted(map(tuple, after[key].values)) == sorted(map(tuple, before[key].values))
     assert set(after["run_id"]).isdisjoint(before["run_id"])
-    assert set(ndcg) == {"next.popular", "next.again", "discovery.popular"}
-    assert "evaluate seconds=" in caplog.text
-    assert not any(user in caplog.text for user in USERS)
 
 
-def test_lists_of_one_task_made_anew_keep_the_keys_unique(spark, config, results):
-    write_lists(spark, config, {("next", "popular"): LISTS["next", "popular"]}, version="v2")
-    evaluate(spark, config, CUTOFF)
-    stored = table_pdf(spark, config, "metrics").query("run_date == @CUTOFF and model == 'popular'")
-    write_lists(spark, config, {("next", "popular"): LISTS["next", "popular"]})
-    assert not stored.duplicated(list(tables.TABLES["metrics"].key)).any()
-    assert set(zip(stored["task"], stored["model_version"], strict=True)) == {
+def test_lists_of_one_task_made_anew_keep_the_keys_unique(rerun):
+    _, _, after, _ = rerun
+    assert not after.duplicated(list(tables.TABLES["metrics"].key)).any()
+    popular = after.query("model == 'popular'")
+    assert set(zip(popular["task"], popular["model_version"], strict=True)) == {
         ("next", "popular-v2"),
         ("discovery", "popular-v1"),
     }
 
 
-def test_configured_example_is_in_the_results_and_the_report(spark, config, results):
-    median = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"example_user": "median"})})
-    shown = evaluate_run(spark, median, CUTOFF)
-    assert shown.example.user_id == "ann@home"  # 3 events before, bob 2
-    assert "ann@home" in report_path(median, CUTOFF).read_text(encoding="utf-8")
+def test_no_user_id_reaches_the_log(rerun):
+    *_, log = rerun
+    assert "evaluate seconds=" in log
+    assert not any(user in log for user in USERS)
+
+
+def test_configured_example_is_in_the_results_and_the_report(config, rerun):
+    shown, *_ = rerun
+    assert shown.example.user_id == "ann@home"  # 3 events before; idle, who has 3 too, has none after
+    assert "ann@home" in report_path(config, CUTOFF).read_text(encoding="utf-8")
+
+
+def test_pipeline_gives_the_ndcg_of_each_list(results, monkeypatch):
+    monkeypatch.setattr(pipeline, "evaluate_run", lambda *_: results)
+    config = make_config(Path("unused"), evaluation={"k": [1, 2]})
+    assert pipeline.evaluate(None, config) == {
+        "next.popular": pytest.approx(2 / 3), "next.again": pytest.approx(1 / 3), "discovery.popular": pytest.approx(2 / 3),
+    }  # fmt: skip
 
 
 def test_date_without_lists_names_the_job(spark, config, results):

@@ -39,10 +39,9 @@ def test_similarity_is_symmetric_and_no_item_is_its_own_neighbour(neighbours):
     assert all(item != other for item, other in neighbours)
 
 
-@pytest.mark.parametrize("step", [1, 5])
-def test_blocks_of_the_tasks_change_nothing(spark, world, neighbours, tmp_path, monkeypatch, step):
+def test_blocks_of_the_tasks_change_nothing(spark, world, neighbours, tmp_path, monkeypatch):
     copy = world.copied_to(tmp_path)
-    monkeypatch.setattr(pipeline, "rows_per_block", lambda num_items, max_bytes: step)
+    monkeypatch.setattr(pipeline, "rows_per_block", lambda num_items, max_bytes: 9)
     assert pipeline.train_neighbours(spark, copy.config, CUTOFF) == {"items": 28}
     assert as_dict(table_pdf(spark, copy.config, "item_neighbours")) == neighbours
 
