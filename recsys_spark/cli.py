@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import __version__
 from recsys_spark.config import Config
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import load_config, without_secrets
 from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.log import configure_logging
 
@@ -118,7 +118,9 @@ def _run_pipeline(pipeline: Pipeline, options: argparse.Namespace) -> int:
 
 def _logged_config(options: argparse.Namespace) -> Config:
     config = load_config(options.config, options.set)
-    _log.info("config %s", json.dumps(config.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
+    _log.info(
+        "config %s", json.dumps(without_secrets(config).model_dump(mode="json", exclude_none=True), ensure_ascii=False)
+    )
     return config
 
 
@@ -169,10 +171,13 @@ def _summary(config: Config, results: RunResults) -> str:
     k = config.evaluation.k[0]
     parts = ["", *results.notices, "", "Every line accounted for"]
     parts += [f"  {feed}: {conservation_line(counts)}" for feed, counts in results.conservation.items()]
-    for task in config.recommend.tasks:
+    tasks = [
+        task for task in config.recommend.tasks if task in set(results.metrics_pdf["task"])
+    ]  # `again` discovers nothing
+    for task in tasks:
         parts += ["", metrics_table(results.metrics_pdf, task, k)]
     if results.example is not None:
-        best = {task: _best_model(results, task, k) for task in config.recommend.tasks}
+        best = {task: _best_model(results, task, k) for task in tasks}
         parts += ["", *[example_table(results.example, task, model, k) + "\n" for task, model in best.items()]]
     seconds = sum(results.timings.values())
     parts += [

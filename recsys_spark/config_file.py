@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError
+
+_SECRET = re.compile(r"secret|password|token|credential|access\.?key|account\.key", re.IGNORECASE)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -58,6 +61,12 @@ def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
         elif value is not None:
             flat[f"{prefix}{name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return flat
+
+
+def without_secrets(config: Config) -> Config:
+    """Give the config as it may be logged: values of spark.conf whose key speaks of a secret are replaced by `***`."""
+    shown = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
+    return config.model_copy(update={"spark": config.spark.model_copy(update={"conf": shown})})
 
 
 def dump_config(config: Config) -> str:

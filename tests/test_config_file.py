@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys_spark.config import Config
-from recsys_spark.config_file import dump_config, flatten_config, load_config
+from recsys_spark.config_file import dump_config, flatten_config, load_config, without_secrets
 from recsys_spark.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -139,3 +139,15 @@ def test_the_flat_form_names_every_set_leaf():
     assert flat["recommend.models"] == "als"
     assert flat["sources.events.columns.user_id.column"] == "user_id"
     assert "tables.catalog" not in flat
+
+
+def test_secrets_of_spark_settings_are_not_shown():
+    config = load_config(
+        None,
+        [
+            "spark.conf={spark.hadoop.fs.s3a.secret.key: hush, spark.hadoop.fs.s3a.access.key: quiet, spark.ui.enabled: 'false'}"
+        ],
+    )
+    shown = without_secrets(config).spark.conf
+    assert list(shown.values()) == ["***", "***", "false"]
+    assert config.spark.conf["spark.hadoop.fs.s3a.secret.key"] == "hush"

@@ -33,7 +33,7 @@ from recsys_spark.columns import (
     Task,
 )
 from recsys_spark.config import Config
-from recsys_spark.config_file import dump_config, flatten_config
+from recsys_spark.config_file import dump_config, flatten_config, without_secrets
 from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
@@ -94,7 +94,7 @@ def evaluate_run(
             item_event_counts=item_counts,
             list_counts=counts,
             example=_example(spark, config, events, recommendations, cutoff, dates),
-            config_yaml=dump_config(config),
+            config_yaml=dump_config(without_secrets(config)),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
             confidence=config.evaluation.confidence,
@@ -224,11 +224,11 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(report, encoding="utf-8")
     tags = {f"delta.{name}": str(version) for name, version in results.table_versions.items()}
-    run_id = tracking.start_run(config, f"evaluate {results.run_date}", flatten_config(config), tags)
+    run_id = tracking.start_run(config, f"evaluate {results.run_date}", flatten_config(without_secrets(config)), tags)
     main = results.metrics_pdf[results.metrics_pdf[SLICE] == "all"]
     for model, rows in main.groupby(MODEL, sort=False):
         values = {f"{row[TASK]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in rows.to_dict("records")}
-        tracking.log_model_run(config, run_id, str(model), flatten_config(config), values)
+        tracking.log_model_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
     everything = {
         f"{row[TASK]}.{row[MODEL]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in main.to_dict("records")
     }
