@@ -8,6 +8,7 @@ RECSYS := $(VENV)/bin/recsys
 UV := $(VENV)/bin/uv
 PYTEST := $(PYTHON_BIN) -m pytest
 DEMO_DIR ?= data/demo
+TEST_PROCESSES ?= 2
 # Folders that are linted; the ones that are not there yet are left out.
 SOURCES := $(wildcard setup.py recsys_spark jobs tests benchmarks airflow_dags notebooks)
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
@@ -30,8 +31,8 @@ ready:
 demo: ready ## the whole pipeline on a year of real-looking purchases; ARGS="..." goes to `recsys demo`
 	$(RECSYS) demo $(ARGS)
 
-test: ready ## every test that needs no GPU; ARGS="..." goes to pytest
-	$(PYTEST) -m "not gpu" $(ARGS)
+test: ready ## every test that needs no GPU, in TEST_PROCESSES=2 processes with one Spark each; ARGS="..." goes to pytest
+	$(PYTEST) -m "not gpu" -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-fast: ready ## the tests that start no JVM: seconds
 	$(PYTEST) -m "not spark and not slow and not gpu" $(ARGS)

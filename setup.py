@@ -45,6 +45,7 @@ setup(
         "dev": [
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "pytest-cov",
             "hypothesis",
             "ruff",

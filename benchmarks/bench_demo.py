@@ -6,16 +6,12 @@ Limits that the demo promises on two cores after set-up: 360 seconds and 8 GB.
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import tempfile
-import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 
-import psutil
+from measure import PeakMemory, hardware, versions
 
 from recsys_spark.cli import conf_folder
 from recsys_spark.config_file import load_config
@@ -64,18 +60,13 @@ def _report(
     written: float,
     session: float,
     total: float,
-    memory: "PeakMemory",
+    memory: PeakMemory,
 ) -> dict[str, object]:
     rows = first.metrics_pdf.query("slice == 'all' and metric == 'ndcg' and k == 10")
     ndcg = {f"{row['task']}.{row['model']}": row for row in rows.to_dict("records")}
     return {
-        "hardware": {
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        },
-        "versions": {name: version(name) for name in ("pyspark", "delta-spark", "mlflow", "numpy")}
-        | {"python": platform.python_version()},
+        "hardware": hardware(),
+        "versions": versions("pyspark", "delta-spark", "mlflow", "numpy"),
         "sample": sample,
         "seconds_total_first_run": round(total, 1),
         "seconds": {"write_logs": round(written, 1), "start_spark": round(session, 1)}
@@ -94,41 +85,6 @@ def _report(
             for name, row in ndcg.items()
         },
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-class PeakMemory:
-    """Samples the memory of this process and its children; proportional shares, so that forked workers count once."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(2):
-            used = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    used += process.memory_full_info().pss
-                except psutil.NoSuchProcess:
-                    continue  # it ended while we looked
-            self.peak = max(self.peak, used)
 
 
 if __name__ == "__main__":

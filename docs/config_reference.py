@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from recsys_spark.config import ColumnConfig, Config, EventIdConfig
+from recsys_spark.config import ColumnConfig, Config
 
 _WIDTH = 120
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -157,7 +157,7 @@ def _yaml_lines(config: BaseModel, depth: int) -> list[str]:
             lines += [f"{'  ' * depth}{name}:", *_yaml_lines(value, depth + 1)]
             continue
         described = model_in(field.annotation)
-        if described in (ColumnConfig, EventIdConfig):
+        if described is not None:
             lines += _keys_as_comment(described, depth)
         plain = _plain(value)
         if isinstance(plain, dict) and plain:
@@ -194,8 +194,9 @@ defaults, then the file of `--config`, then every `--set dotted.key=value` in it
 is null). A list or a map in a file replaces the default as a whole; sections are merged key by key. Unknown keys, keys written
 twice and values out of range stop the job with exit code 2 before Spark starts.
 
-`NAME` in a key stands for one of our columns, for example `sources.events.columns.user_id.type`. There a plain text is short for
-`column: that text`.
+`NAME` in a key stands for one of our columns, for example `sources.events.columns.user_id.type` (a plain text is short for
+`column: that text`); below `cleaning` for `value` or an
+attribute; below `checks.*.null_share` for a column or an attribute, below `quarantined_share` for a reason.
 """
 
 _YAML_HEAD = """\

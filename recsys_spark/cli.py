@@ -29,6 +29,7 @@ _log = logging.getLogger("recsys_spark.cli")
 
 PIPELINES = (
     "ingest_events", "ingest_items", "build_interactions", "train_popular", "train_neighbours", "train_als", "recommend", "evaluate",
+    "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
 )  # fmt: skip
 MAIN_JOB = "main_job"
 
@@ -71,6 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("pipeline", choices=(MAIN_JOB, *PIPELINES))
     _add_job_options(run)
     run.set_defaults(run=_run)
+
+    quarantine = commands.add_parser("quarantine", help="what was quarantined and why, and a second try after a fix")
+    quarantine.add_argument("action", choices=("counts", "list", "replay"))
+    quarantine.add_argument("--feed", choices=("events", "items"), default="events", help="which quarantine to look at")
+    quarantine.add_argument("--reason", help="only lines of this reason")
+    quarantine.add_argument("--limit", type=int, default=20, help="list: at most so many lines")
+    quarantine.add_argument(
+        "--show-lines", action="store_true", help="list: the lines themselves, which may be personal"
+    )
+    _add_job_options(quarantine)
+    quarantine.set_defaults(run=_quarantine)
+
+    migrate = commands.add_parser("migrate", help="move tables of an older version to today's layout, in place")
+    _add_job_options(migrate)
+    migrate.set_defaults(run=_migrate)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
@@ -162,6 +178,41 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _quarantine(options: argparse.Namespace) -> int:
+    from recsys_spark.data.outcome import conservation_line
+    from recsys_spark.pipelines.replay_quarantine import list_lines, quarantine_of, reason_counts, replay_quarantine
+
+    if options.action == "replay" and (options.reason or options.show_lines):
+        raise ConfigError("a replay reads every quarantined line again; leave --reason and --show-lines out")
+    config = load_config(options.config, options.set)
+    with _session(config) as spark:
+        if options.action == "replay":
+            counts = replay_quarantine(spark, config, options.date)
+            print(conservation_line(counts) if counts.get("read") else "nothing is quarantined")
+            print(f"left the quarantine: {counts['removed']:,.0f}")
+            return 0
+        found = quarantine_of(spark, config, options.feed)
+        if found is None:
+            print("nothing is quarantined")
+        elif options.action == "counts":
+            print(reason_counts(found, options.reason).to_string(index=False))
+        else:
+            print(list_lines(found, options.reason, options.limit, options.show_lines).to_string(index=False))
+    return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from recsys_spark.infra.migrate import migrate_tables
+
+    config = _logged_config(options)
+    with _session(config) as spark:
+        moved = migrate_tables(spark, config)
+    for name, (found, now) in moved.items():
+        print(f"{name}: version {found} -> {now}")
+    print(f"{len(moved)} tables moved" if moved else "every table has today's layout")
+    return 0
+
+
 def _summary(config: Config, results: RunResults) -> str:
     from recsys_spark.data.outcome import conservation_line
     from recsys_spark.evaluation.summary import example_table, metrics_table
@@ -241,10 +292,11 @@ def _pipeline(name: str) -> Pipeline:
 
 @contextmanager
 def _session(config: Config) -> Iterator[SparkSession]:
-    from recsys_spark.infra.session import build_session
+    from recsys_spark.infra.session import build_session, full_disk_explained
 
     spark = build_session(config)
     try:
-        yield spark
+        with full_disk_explained():
+            yield spark
     finally:
         spark.stop()

@@ -24,11 +24,25 @@ SOURCE_FILE = "source_file"
 DELIVERY_DATE = "delivery_date"
 LINE_HASH = "line_hash"
 OCCURRENCE = "occurrence"
+HEADER = "header"
 FIELDS = "fields"
 BUCKET = "bucket"
 REASON = "reason"
 DETAIL = "detail"
 PAYLOAD_HASH = "payload_hash"
+
+# ingest runs and their profile
+FEED = "feed"
+STATUS = "status"
+IS_WRITTEN = "is_written"
+STARTED_AT = "started_at"
+FINISHED_AT = "finished_at"
+SECONDS = "seconds"
+COUNTS = "counts"
+CHECKS = "checks"
+FIELD = "field"
+LINES = "lines"
+NEWEST_TIMESTAMP = "newest_timestamp"
 
 # items
 TITLE = "title"
@@ -66,6 +80,16 @@ NUM_USERS = "num_users"
 CI_LOW = "ci_low"
 CI_HIGH = "ci_high"
 
+# upkeep of tables, and erased users
+TABLE_NAME = "table_name"
+DELTA_VERSION = "delta_version"
+NUM_FILES = "num_files"
+SIZE_BYTES = "size_bytes"
+NUM_ROWS = "num_rows"
+KIND = "kind"
+KEY_HASH = "key_hash"
+ERASED_AT = "erased_at"
+
 
 class Bucket:
     """Where a physical line of a delivery ends: exactly one of these, and their sum is the number of lines read."""
@@ -92,6 +116,7 @@ class Reason:
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
     BAD_TIMESTAMP = "bad_timestamp"
     TIMESTAMP_OUT_OF_RANGE = "timestamp_out_of_range"
+    DAMAGED_FILE = "damaged_file"  # one row for the file; the lines before the damage are read
 
 
 class Task:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-
-class BaseConfig(BaseModel):
-    """Frozen, with unknown keys forbidden, so that a typo stops the job before Spark starts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from recsys_spark.config_base import BaseConfig
+from recsys_spark.config_checks import ChecksConfig
+from recsys_spark.config_cleaning import CleaningConfig, NumberName
+from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
 
 
 class SparkConfig(BaseConfig):
@@ -183,6 +182,17 @@ class IngestConfig(BaseConfig):
     """Drop an event when the same user did the same to the same item at most this long before, in the same batch; 0 switches it off."""
     max_quarantined_share: float = Field(0.05, ge=0, le=1)
     """Above this share of quarantined lines nothing is written but the quarantine, and the job ends with exit code 3."""
+    trim_ids: bool = False
+    """Cut white space off both ends of user, item, event and session ids; an id of nothing else counts as missing."""
+    unicode_form: Literal["NFC", "NFKC"] | None = None
+    """Unicode normal form of these ids, so that one id written in two ways is one; null leaves ids as they came."""
+
+
+class MonitoringConfig(BaseConfig):
+    """Where figures of a run go besides the log and the table ingest_runs."""
+
+    prometheus_dir: str | None = None
+    """Existing local folder of a textfile collector; null writes no file."""
 
 
 class SplitConfig(BaseConfig):
@@ -211,6 +221,8 @@ class InteractionsConfig(BaseConfig):
     """Weight of one event by its type; types not named weigh default_weight, 0 leaves a type out."""
     default_weight: float = Field(1.0, ge=0)
     """Weight of event types that event_weights does not name."""
+    weight_column: NumberName | None = None
+    """`value` or an attribute: the event's weight is multiplied by it. Missing counts as 1; events of 0 or less are left out."""
     half_life_days: float | None = Field(None, gt=0)
     """An event this old at the cutoff weighs half; null: no decay."""
     min_item_events: int = Field(1, ge=1)
@@ -296,6 +308,8 @@ class TrackingConfig(BaseConfig):
     """Tracking server; null keeps a SQLite store below data_root/mlflow."""
     experiment: str = "recsys_spark"
     """Experiment name."""
+    log_ingest: bool = False
+    """Make each ingest run an MLflow run, too."""
 
 
 class Config(BaseConfig):
@@ -311,8 +325,14 @@ class Config(BaseConfig):
     """What is ingested."""
     ingest: IngestConfig = IngestConfig()
     """Rules of ingest."""
+    checks: ChecksConfig = ChecksConfig()
+    """What an ingest run must look like."""
+    monitoring: MonitoringConfig = MonitoringConfig()
+    """Where figures of a run go."""
     split: SplitConfig = SplitConfig()
     """Train, validation and test."""
+    cleaning: CleaningConfig = CleaningConfig()
+    """Events that models learn from."""
     interactions: InteractionsConfig = InteractionsConfig()
     """Events to interactions."""
     popular: PopularConfig = PopularConfig()
@@ -329,12 +349,22 @@ class Config(BaseConfig):
     """Offline metrics."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
+    maintain: MaintainConfig = MaintainConfig()
+    """Upkeep of the tables' files."""
+    erase: EraseConfig = EraseConfig()
+    """Erasure of users."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         if max(self.evaluation.k) > self.recommend.k:
             raise ValueError(
                 f"evaluation.k asks for {max(self.evaluation.k)} items but lists hold recommend.k = {self.recommend.k}"
+            )
+        unused = sorted(self.cleaning.changed_numbers() - {self.interactions.weight_column})
+        if unused:
+            raise ValueError(
+                f"cleaning changes {unused}, which no model reads: interactions.weight_column is "
+                f"{self.interactions.weight_column or 'null'}; expected it to name the one that is cleaned"
             )
         if "://" in self.data_root and self.tracking.uri is None:
             raise ValueError(

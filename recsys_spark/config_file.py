@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from recsys_spark.config import Config
+from recsys_spark.config_base import BaseConfig
 from recsys_spark.errors import ConfigError
 
 _SECRET = re.compile(r"secret|password|token|credential|access\.?key|account\.key", re.IGNORECASE)
@@ -64,9 +65,12 @@ def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
 
 
 def without_secrets(config: Config) -> Config:
-    """Give the config as it may be logged: values of spark.conf whose key speaks of a secret are replaced by `***`."""
-    shown = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
-    return config.model_copy(update={"spark": config.spark.model_copy(update={"conf": shown})})
+    """Give the config as it may be logged: secrets in spark.conf, found by their key, and a user's id are replaced by `***`."""
+    conf = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
+    shown: dict[str, BaseConfig] = {"spark": config.spark.model_copy(update={"conf": conf})}
+    if config.evaluation.example_user not in (None, "median"):
+        shown["evaluation"] = config.evaluation.model_copy(update={"example_user": "***"})
+    return config.model_copy(update=shown)
 
 
 def dump_config(config: Config) -> str:

@@ -3,7 +3,8 @@
 RecsysError
 ├── ConfigError         exit code 2
 ├── DataError           exit code 3
-│   └── SchemaError     exit code 3
+│   ├── SchemaError     exit code 3
+│   └── DamagedFileError
 ├── RetryableError      exit code 75
 ├── ModelError          exit code 1
 └── TrainingError       exit code 1
@@ -32,6 +33,10 @@ class DataError(RecsysError):
 
 class SchemaError(DataError):
     """A table or a file misses columns or has them in another type."""
+
+
+class DamagedFileError(DataError):
+    """A file of a delivery ends in the middle (a truncated archive) or cannot be opened; what is before the damage can be read."""
 
 
 class RetryableError(RecsysError):

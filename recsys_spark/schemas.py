@@ -10,25 +10,39 @@ from recsys_spark.columns import (
     ATTRIBUTES,
     BRAND,
     CATEGORY,
+    CHECKS,
     CI_HIGH,
     CI_LOW,
     COUNT,
+    COUNTS,
     CUTOFF,
+    DELIVERY_DATE,
+    DELTA_VERSION,
     DETAIL,
+    ERASED_AT,
     EVENT_DATE,
     EVENT_ID,
     EVENT_TYPE,
+    FEED,
+    FIELDS,
+    FINISHED_AT,
     FIRST_TIMESTAMP,
+    HEADER,
     INGEST_RUN,
     IS_FALLBACK,
+    IS_WRITTEN,
     ITEM_ID,
     ITEM_IDX,
+    KEY_HASH,
+    KIND,
     LAST_TIMESTAMP,
     LINE_HASH,
     METRIC,
     MODEL,
     MODEL_VERSION,
     NEIGHBOUR_ID,
+    NUM_FILES,
+    NUM_ROWS,
     NUM_USERS,
     OCCURRENCE,
     PRICE,
@@ -40,11 +54,16 @@ from recsys_spark.columns import (
     RUN_DATE,
     RUN_ID,
     SCORE,
+    SECONDS,
     SESSION_ID,
     SIMILARITY,
+    SIZE_BYTES,
     SLICE,
     SOURCE,
     SOURCE_FILE,
+    STARTED_AT,
+    STATUS,
+    TABLE_NAME,
     TASK,
     TEXT,
     TEXT_HASH,
@@ -62,16 +81,22 @@ from recsys_spark.columns import (
 _STRING, _DOUBLE, _LONG, _INT = T.StringType(), T.DoubleType(), T.LongType(), T.IntegerType()
 _TIMESTAMP, _DATE, _VECTOR = T.TimestampType(), T.DateType(), T.ArrayType(T.FloatType())
 _ATTRIBUTES = T.MapType(_STRING, _STRING)
+_SHARES = T.MapType(_STRING, _DOUBLE)
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: its columns, the columns that name a row, the partitioning, and the version of its layout."""
+    """One table: its columns, the columns that name a row, the partitioning, and the version of its layout.
+
+    stats_columns are those whose smallest and largest value per file Delta keeps in its log, for skipping files; null: the
+    first 32. Columns that hold personal data are never among them, or an erased user would live on in the log.
+    """
 
     schema: T.StructType
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
     version: int = 1
+    stats_columns: tuple[str, ...] | None = None
 
 
 def _struct(*fields: tuple[str, T.DataType] | tuple[str, T.DataType, bool]) -> T.StructType:
@@ -103,6 +128,8 @@ QUARANTINE = _struct(
     (DETAIL, _STRING),
     (SOURCE, _STRING, False),
     (INGEST_RUN, _STRING, False),
+    (HEADER, _STRING),  # since version 2, with delivery_date: what a replay needs to read the line again
+    (DELIVERY_DATE, _DATE),
 )
 
 ITEMS = _struct(
@@ -117,6 +144,23 @@ ITEMS = _struct(
     (TEXT_HASH, _STRING, False),
     (SOURCE, _STRING, False),
     (INGEST_RUN, _STRING, False),
+)
+
+INGEST_RUNS = _struct(
+    (INGEST_RUN, _STRING, False),
+    (SOURCE, _STRING, False),
+    (FEED, _STRING, False),
+    (RUN_DATE, _DATE),
+    (STARTED_AT, _TIMESTAMP, False),
+    (FINISHED_AT, _TIMESTAMP, False),
+    (SECONDS, _DOUBLE, False),
+    (STATUS, _STRING, False),
+    (IS_WRITTEN, T.BooleanType(), False),
+    (COUNTS, _SHARES, False),
+    (FIELDS, _SHARES, False),
+    (CHECKS, _ATTRIBUTES, False),
+    (FIRST_TIMESTAMP, _TIMESTAMP),
+    (LAST_TIMESTAMP, _TIMESTAMP),
 )
 
 INTERACTIONS = _struct(
@@ -171,20 +215,45 @@ METRICS = _struct(
     (MODEL_VERSION, _STRING, False),
 )
 
+TABLE_STATS = _struct(
+    (RUN_DATE, _DATE, False),
+    (TABLE_NAME, _STRING, False),
+    (DELTA_VERSION, _LONG, False),
+    (NUM_FILES, _LONG, False),
+    (SIZE_BYTES, _LONG, False),
+    (NUM_ROWS, _LONG, False),
+)
+
+ERASED = _struct((KIND, _STRING, False), (KEY_HASH, _STRING, False), (ERASED_AT, _TIMESTAMP, False))
+
 _PER_MODEL = (RUN_DATE, MODEL)
+_LINE_KEY = (SOURCE_FILE, LINE_HASH, OCCURRENCE)
 
 TABLES: dict[str, TableSpec] = {
-    "events": TableSpec(EVENTS, (EVENT_ID,), (EVENT_DATE,)),
-    "events_late": TableSpec(EVENTS, (EVENT_ID,)),
-    "events_quarantine": TableSpec(QUARANTINE, (SOURCE_FILE, LINE_HASH, OCCURRENCE)),
+    "events": TableSpec(EVENTS, (EVENT_ID,), (EVENT_DATE,), version=2, stats_columns=(TIMESTAMP,)),
+    "events_late": TableSpec(EVENTS, (EVENT_ID,), version=2, stats_columns=(TIMESTAMP, EVENT_DATE)),
+    "events_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
     "items": TableSpec(ITEMS, (ITEM_ID,)),
-    "items_quarantine": TableSpec(QUARANTINE, (SOURCE_FILE, LINE_HASH, OCCURRENCE)),
-    "interactions": TableSpec(INTERACTIONS, (CUTOFF, USER_ID, ITEM_ID), (CUTOFF,)),
-    "user_index": TableSpec(USER_INDEX, (USER_ID,)),
+    "items_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
+    "ingest_runs": TableSpec(INGEST_RUNS, (INGEST_RUN,)),
+    "interactions": TableSpec(
+        INTERACTIONS, (CUTOFF, USER_ID, ITEM_ID), (CUTOFF,), version=2, stats_columns=(LAST_TIMESTAMP,)
+    ),
+    "user_index": TableSpec(USER_INDEX, (USER_ID,), version=2, stats_columns=(USER_IDX,)),
     "item_index": TableSpec(ITEM_INDEX, (ITEM_ID,)),
-    "user_vectors": TableSpec(USER_VECTORS, (*_PER_MODEL, USER_ID), _PER_MODEL),
+    "user_vectors": TableSpec(
+        USER_VECTORS, (*_PER_MODEL, USER_ID), _PER_MODEL, version=2, stats_columns=(MODEL_VERSION,)
+    ),
     "item_vectors": TableSpec(ITEM_VECTORS, (*_PER_MODEL, ITEM_ID), _PER_MODEL),
     "item_neighbours": TableSpec(ITEM_NEIGHBOURS, (*_PER_MODEL, ITEM_ID, NEIGHBOUR_ID), _PER_MODEL),
-    "recommendations": TableSpec(RECOMMENDATIONS, (RUN_DATE, TASK, MODEL, USER_ID, RANK), (RUN_DATE, TASK, MODEL)),
+    "recommendations": TableSpec(
+        RECOMMENDATIONS,
+        (RUN_DATE, TASK, MODEL, USER_ID, RANK),
+        (RUN_DATE, TASK, MODEL),
+        version=2,
+        stats_columns=(RANK,),
+    ),
     "metrics": TableSpec(METRICS, (RUN_ID, MODEL, TASK, PROTOCOL, SLICE, METRIC, K), (RUN_DATE,)),
+    "table_stats": TableSpec(TABLE_STATS, (RUN_DATE, TABLE_NAME)),
+    "erased": TableSpec(ERASED, (KIND, KEY_HASH)),
 }

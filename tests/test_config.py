@@ -51,6 +51,11 @@ def test_model_settings_can_be_keys_of_a_cache():
         {"sources": {"events": {"quote": '""'}}},
         {"sources": {"events": {"event_id": {"hash_of": []}}}},
         {"sources": {"events": {"timestamp_min": "yesterday"}}},
+        {"cleaning": {"robots": {"max_events_per_hour": 0}}},
+        {"cleaning": {"missing": {"value": {"method": "guess"}}}},
+        {"cleaning": {"missing": {"value": {"method": "mean", "by": ["session_id"]}}}},
+        {"cleaning": {"ratings": {"column": " "}}},
+        {"ingest": {"unicode_form": "NFD"}},
     ],
     ids=str,
 )
@@ -122,3 +127,30 @@ def test_encodings_whose_newline_is_no_single_byte_are_refused(encoding):
 def test_lists_too_short_for_the_metrics_are_refused():
     with pytest.raises(ConfigError, match=r"evaluation\.k asks for 20 items but lists hold recommend\.k = 10"):
         load_config(None, ["recommend.k=10"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"missing": {"value": {"method": "default"}}}, "expects `default`"),
+        ({"missing": {"value": {"method": "drop", "default": 0}}}, "expected no `default`"),
+        ({"missing": {"value": {"method": "drop", "by": ["user_id"]}}}, r"no `by`, found \['user_id'\]"),
+        ({"outliers": {"value": {"method": "z_score", "limit": 3, "low": 0.1}}}, "neither `low` nor `high`"),
+        ({"outliers": {"value": {"method": "quantile", "limit": 3}}}, "`low`, `high` or both, and no `limit`"),
+        ({"outliers": {"value": {"method": "quantile"}}}, "`low`, `high` or both"),
+        ({"outliers": {"value": {"method": "quantile", "low": 0.9, "high": 0.1}}}, r"low 0\.9 must be below high 0\.1"),
+        ({"missing": {"timestamp": {"method": "drop"}}}, "expected value or the name of an attribute"),
+    ],
+)
+def test_a_cleaning_rule_says_what_its_method_expects(rule, message):
+    with pytest.raises(ValidationError, match=message):
+        Config.model_validate({"interactions": {"weight_column": "value"}, "cleaning": rule})
+
+
+def test_cleaning_a_number_that_no_model_reads_is_refused():
+    rule = {"missing": {"dwell": {"method": "mean"}, "value": {"method": "drop"}}}
+    with pytest.raises(
+        ValidationError, match=r"cleaning changes \['dwell'\], which no model reads: .*weight_column is value"
+    ):
+        Config.model_validate({"cleaning": rule, "interactions": {"weight_column": "value"}})
+    assert Config.model_validate({"cleaning": rule, "interactions": {"weight_column": "dwell"}})

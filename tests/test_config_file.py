@@ -151,3 +151,9 @@ def test_secrets_of_spark_settings_are_not_shown():
     shown = without_secrets(config).spark.conf
     assert list(shown.values()) == ["***", "***", "false"]
     assert config.spark.conf["spark.hadoop.fs.s3a.secret.key"] == "hush"
+
+
+def test_a_configured_user_is_not_logged():
+    for shown, config_value in (("***", "u-17"), ("median", "median"), (None, None)):
+        config = Config.model_validate({"evaluation": {"example_user": config_value}})
+        assert without_secrets(config).evaluation.example_user == shown

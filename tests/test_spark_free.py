@@ -9,8 +9,9 @@ import pytest
 
 MODULES = (
     "columns", "errors", "config", "config_file", "log", "cli", "demo_data", "doctor",
-    "evaluation.metrics", "evaluation.run_results", "evaluation.report", "evaluation.summary",
+    "data.normal_form", "evaluation.metrics", "evaluation.run_results", "evaluation.report", "evaluation.summary",
     "models.top_k", "models.neighbours", "models.version", "infra.jvm", "infra.spark_conf",
+    "data.checks", "infra.prometheus", "infra.ingest_gauges",
 )  # fmt: skip
 
 

@@ -6,26 +6,31 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
-from recsys_spark.config import ColumnConfig, EventSourceConfig
+from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, HEADER, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
+from recsys_spark.config import ColumnConfig, EventSourceConfig, IngestConfig
 from recsys_spark.data import sources
+from recsys_spark.data.ids import clean_ids
 
 _OPTIONAL = (SESSION_ID, QUERY, VALUE)
 _RAW = "_raw_"
 _BASE_ID = "_base_id"
 
 
-def parse_events(parsed: DataFrame, source: EventSourceConfig) -> DataFrame:
+def parse_events(parsed: DataFrame, source: EventSourceConfig, ingest: IngestConfig | None = None) -> DataFrame:
     """Type the fields of parsed lines and name what is wrong with a line.
 
-    Needs the columns of `sources.parse_lines`. Gives raw_line, source_file, line_hash, delivery_date, filter_rule, reason,
-    detail (null when the line is an event) and the columns of the events table up to source. Ids keep their text.
+    Needs the columns of `sources.parse_lines`. Gives raw_line and header (null when the line is an event), source_file,
+    line_hash, delivery_date, filter_rule, reason, detail (null when the line is an event) and the columns of the events table
+    up to source. Ids keep their text but for ingest.trim_ids and ingest.unicode_form.
     """
+    ingest = ingest or IngestConfig()
     hashed = source.event_id.hash_of if source.event_id else ()
     mapped = sources.map_columns(parsed, source, extra_fields=hashed)
-    for name in (*source.columns, *(name for name in _OPTIONAL if name not in source.columns)):
-        raw = F.col(name) if name in source.columns else F.lit(None).cast("string")
-        mapped = mapped.withColumn(_RAW + name, raw)
+    ids = [name for name in (EVENT_ID, USER_ID, ITEM_ID, SESSION_ID) if name in source.columns]
+    mapped = clean_ids(mapped, ids, ingest.trim_ids, ingest.unicode_form)
+    nothing = F.lit(None).cast("string")
+    names = (*source.columns, *(name for name in _OPTIONAL if name not in source.columns))
+    mapped = mapped.withColumns({_RAW + name: F.col(name) if name in source.columns else nothing for name in names})
     typed = mapped.withColumns({name: _typed(name, source.columns.get(name)) for name in _event_columns(source)})
     checked = sources.name_first_fault(typed, _checks(source))
     event_id = _hashed_event_id(source) if source.event_id else F.col(EVENT_ID)
@@ -35,7 +40,7 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig) -> DataFrame:
         number = F.row_number().over(same)
         checked = checked.withColumn(_BASE_ID, F.when(number > 1, F.concat_ws("-", _BASE_ID, number)).otherwise(F.col(_BASE_ID)))
     return checked.select(
-        F.when(F.col(REASON).isNotNull(), F.col(RAW_LINE)).alias(RAW_LINE),  # the others' text travels no further
+        *[F.when(F.col(REASON).isNotNull(), F.col(name)).alias(name) for name in (RAW_LINE, HEADER)],  # only a fault keeps them
         SOURCE_FILE, LINE_HASH, DELIVERY_DATE, sources.FILTER_RULE, REASON, DETAIL,
         F.col(_BASE_ID).alias(EVENT_ID), USER_ID,
         F.when(~sources.is_missing(ITEM_ID), F.col(ITEM_ID)).alias(ITEM_ID),

@@ -7,22 +7,39 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (COUNT, CUTOFF, EVENT_TYPE, FIRST_TIMESTAMP, ITEM_ID, LAST_TIMESTAMP, TIMESTAMP, USER_ID, WEIGHT)
+from recsys_spark.columns import (
+    COUNT,
+    CUTOFF,
+    EVENT_TYPE,
+    FIRST_TIMESTAMP,
+    ITEM_ID,
+    LAST_TIMESTAMP,
+    TIMESTAMP,
+    USER_ID,
+    WEIGHT,
+)
 from recsys_spark.config import InteractionsConfig
+from recsys_spark.data.cleaning import finite_number
 from recsys_spark.data.split import events_before
 
 _SECONDS_PER_DAY = 86_400
+# ALS takes weights as float32, whose range ends at 3e38: so much is left for the sum over a user's events with an item
+_MAX_FACTOR = 1e30
 
 
 def build_interactions(events: DataFrame, config: InteractionsConfig, cutoff: date) -> DataFrame:
     """Sum the weights of a user's events with an item before the cutoff.
 
     Needs user_id, item_id, event_type, timestamp, event_date. Gives the columns of the interactions table: weight = sum of
-    type weight * 0.5^(age at the cutoff / half-life), count, first and last timestamp. Left out: events without an item, types
-    of weight 0, and items, then users, with fewer events than the config asks.
+    type weight * number of the weight column * 0.5^(age at the cutoff / half-life), count, first and last timestamp. A
+    missing number counts as 1. Left out: events without an item, types of weight 0, events whose number is 0 or less, and
+    items, then users, with fewer events than the config asks. So no weight is negative or NaN.
     """
     past = events_before(counted_events(events, config), cutoff)
     weight = _type_weight(config) * decay(cutoff, config.half_life_days)
+    if config.weight_column is not None:
+        factor = F.least(F.coalesce(finite_number(config.weight_column), F.lit(1.0)), F.lit(_MAX_FACTOR))
+        past, weight = past.where(factor > 0), weight * factor
     pairs = past.groupBy(USER_ID, ITEM_ID).agg(
         F.sum(weight).alias(WEIGHT),
         F.count("*").alias(COUNT),
@@ -31,9 +48,7 @@ def build_interactions(events: DataFrame, config: InteractionsConfig, cutoff: da
     )
     pairs = _with_enough_events(pairs, ITEM_ID, config.min_item_events)
     pairs = _with_enough_events(pairs, USER_ID, config.min_user_events)
-    return pairs.select(
-        USER_ID, ITEM_ID, WEIGHT, COUNT, FIRST_TIMESTAMP, LAST_TIMESTAMP, F.lit(cutoff).alias(CUTOFF)
-    )
+    return pairs.select(USER_ID, ITEM_ID, WEIGHT, COUNT, FIRST_TIMESTAMP, LAST_TIMESTAMP, F.lit(cutoff).alias(CUTOFF))
 
 
 def counted_events(events: DataFrame, config: InteractionsConfig) -> DataFrame:

@@ -6,9 +6,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (ATTRIBUTES, BRAND, BUCKET, CATEGORY, DELIVERY_DATE, DETAIL, ITEM_ID, LINE_HASH, PRICE, RAW_LINE, REASON, SOURCE, SOURCE_FILE, TEXT, TEXT_HASH, TITLE, UPDATED_AT, Bucket, Reason)
-from recsys_spark.config import ItemSourceConfig
+from recsys_spark.columns import (ATTRIBUTES, BRAND, BUCKET, CATEGORY, DELIVERY_DATE, DETAIL, HEADER, ITEM_ID, LINE_HASH, PRICE, RAW_LINE, REASON, SOURCE, SOURCE_FILE, TEXT, TEXT_HASH, TITLE, UPDATED_AT, Bucket, Reason)
+from recsys_spark.config import IngestConfig, ItemSourceConfig
 from recsys_spark.data import sources
+from recsys_spark.data.ids import clean_ids
 
 _RAW = "_raw_"
 _TEXTS = (TITLE, TEXT, CATEGORY, BRAND)
@@ -24,22 +25,23 @@ IS_NEWER = (
 _ALL = (ITEM_ID, *_TEXTS, PRICE, UPDATED_AT)
 
 
-def parse_items(parsed: DataFrame, source: ItemSourceConfig) -> DataFrame:
+def parse_items(parsed: DataFrame, source: ItemSourceConfig, ingest: IngestConfig | None = None) -> DataFrame:
     """Type the fields of parsed lines and name what is wrong with a line.
 
-    Needs the columns of `sources.parse_lines`. Gives raw_line, source_file, line_hash, filter_rule, reason, detail (null when
-    the line is an item) and the columns of the items table up to source. text is title, category and brand unless the source
+    Needs the columns of `sources.parse_lines`. Gives raw_line, header, source_file, line_hash, delivery_date, filter_rule,
+    reason, detail (null when the line is an item) and the columns of the items table up to source. text is title, category and brand unless the source
     has one; updated_at is the delivery date unless the source has one; text_hash covers text only.
     """
-    mapped = sources.map_columns(parsed, source)
-    for name in _ALL:
-        mapped = mapped.withColumn(_RAW + name, F.col(name) if name in source.columns else F.lit(None).cast("string"))
+    ingest = ingest or IngestConfig()
+    mapped = clean_ids(sources.map_columns(parsed, source), [ITEM_ID], ingest.trim_ids, ingest.unicode_form)
+    nothing = F.lit(None).cast("string")
+    mapped = mapped.withColumns({_RAW + name: F.col(name) if name in source.columns else nothing for name in _ALL})
     typed = mapped.withColumns({name: _typed(name, source) for name in _ALL})
     checked = sources.name_first_fault(typed, _checks(source))
     own_text = F.concat_ws(". ", TITLE, CATEGORY, BRAND)
     checked = checked.withColumn(TEXT, F.coalesce(TEXT, own_text)).withColumn(TEXT_HASH, F.sha2(TEXT, 256))
     return checked.select(
-        RAW_LINE, SOURCE_FILE, LINE_HASH, sources.FILTER_RULE, REASON, DETAIL,
+        RAW_LINE, HEADER, SOURCE_FILE, LINE_HASH, DELIVERY_DATE, sources.FILTER_RULE, REASON, DETAIL,
         ITEM_ID, TITLE, TEXT, CATEGORY, BRAND, PRICE, ATTRIBUTES,
         F.coalesce(UPDATED_AT, F.col(DELIVERY_DATE).cast("timestamp")).alias(UPDATED_AT),
         TEXT_HASH, F.lit(source.name).alias(SOURCE),

@@ -360,7 +360,7 @@ def _draw_days(axes: Axes, days: Sequence[date], counts: Sequence[int], cutoff: 
         if any(is_part):
             axes.stairs(np.where(is_part, counts, 0), edges, fill=True, color=colour, label=label, linewidth=0)
     axes.axvline(float(date2num(cutoff)), color=INK, linewidth=1, linestyle=(0, (3, 2)), label=f"cutoff {cutoff}")
-    locator = AutoDateLocator(maxticks=6)
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # a wish for 5 to 6 finds no unit for 2 to 3 years
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

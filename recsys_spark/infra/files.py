@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
 from recsys_spark.config import SourceConfig
-from recsys_spark.errors import ConfigError, DataError, SchemaError
+from recsys_spark.errors import ConfigError, DamagedFileError, DataError, SchemaError
+from recsys_spark.infra.session import input_errors_explained
+
+_log = logging.getLogger(__name__)
 
 _HEADER_BYTES = 65_536
+_HEADER_CHUNK = 4096
+_CHECKS_AT_ONCE = 8
 _JSON_OPTIONS = {
     "ignoreNullFields": "false",
     "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",  # the default cuts microseconds off
@@ -23,20 +34,47 @@ _JSON_OPTIONS = {
 }
 
 
+_Result = TypeVar("_Result")
+
+
 @dataclass(frozen=True)
 class Delivery:
-    """Lines of files that share one header (null for formats without one)."""
+    """Lines of files that share one header (null for formats without one), or one line without text per damaged file."""
 
     header: str | None
     lines: DataFrame
+    is_damage: bool = False
 
 
-def read_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | None) -> list[Delivery]:
-    """Give the physical lines of the source's files: raw_line (binary, without its newline), source_file, delivery_date.
+def read_with_salvage(
+    spark: SparkSession,
+    source: SourceConfig,
+    files: list[str],
+    run_date: date | None,
+    read: Callable[[list[Delivery]], _Result],
+) -> _Result:
+    """Call read with the deliveries; when a file turns out to be damaged, once more with what can be saved of it.
 
-    With source.date_pattern the delivery date is the file's, and a run date reads that day's files only; without it the
-    delivery date is the run date, or null. Rows of Parquet files become JSON lines. Raises DataError when no file is there.
+    Of a truncated archive the lines before the damage are read, of a file that cannot be opened none; each damaged file adds
+    one line without text to a delivery of its own, so that it is counted and quarantined. Healthy files cost nothing.
     """
+    try:
+        with input_errors_explained(source.name):
+            deliveries = read_deliveries(spark, source, files, run_date)
+        return read(deliveries)
+    except DamagedFileError:
+        damaged = find_damaged(spark, source, files)
+        if not damaged:
+            raise
+        for file, damage in sorted(damaged.items()):
+            _log.warning("damaged_file source=%s file=%s error=%s", source.name, file, damage)
+        with input_errors_explained(source.name):
+            deliveries = read_deliveries(spark, source, files, run_date, damaged)
+        return read(deliveries)
+
+
+def find_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | None) -> list[str]:
+    """Give the files of the source: with date_pattern and a run date that day's only. Raises DataError when there is none."""
     if source.path is None:
         raise ConfigError(f"source {source.name!r} has no path; set sources.events.path or sources.items.path")
     files = list_files(spark, source.path.replace("{date}", str(run_date or "*")))
@@ -47,15 +85,59 @@ def read_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | 
         raise DataError(
             f"source {source.name!r}: expected files at {source.path}{day}, found none; check the path and the date"
         )
+    return files
+
+
+def read_deliveries(
+    spark: SparkSession,
+    source: SourceConfig,
+    files: list[str],
+    run_date: date | None,
+    damaged: Mapping[str, str] | None = None,
+) -> list[Delivery]:
+    """Give the physical lines of the files: raw_line (binary, without its newline), source_file, delivery_date.
+
+    With source.date_pattern the delivery date is the file's; without it the run date, or null. Rows of Parquet files become
+    JSON lines. damaged (file -> what is wrong) are read as far as they go.
+    """
+    damaged = damaged or {}
+    healthy = [file for file in files if file not in damaged]
+    deliveries = _read_group(spark, source, healthy, is_salvage=False) if healthy else []
+    if damaged:
+        if source.format != "parquet":  # its footer is at the end: a torn file gives no row
+            deliveries += _read_group(spark, source, sorted(damaged), is_salvage=True)
+        rows = [(None, file) for file in sorted(damaged)]
+        files_only = spark.createDataFrame(rows, f"{RAW_LINE} binary, {SOURCE_FILE} string")
+        deliveries.append(Delivery(None, files_only, is_damage=True))
+    return [replace(d, lines=_with_delivery(d.lines, source, run_date)) for d in deliveries]
+
+
+def find_damaged(spark: SparkSession, source: SourceConfig, files: list[str]) -> dict[str, str]:
+    """Read every compressed file to its end and open every Parquet file; give file -> error for those where that fails."""
+    with ThreadPoolExecutor(_CHECKS_AT_ONCE) as pool:
+        errors = pool.map(lambda file: _damage(spark, source, file), files)
+    return {file: error for file, error in zip(files, errors, strict=True) if error is not None}
+
+
+def _damage(spark: SparkSession, source: SourceConfig, file: str) -> str | None:
+    try:
+        if source.format == "parquet":
+            _ = spark.read.parquet(*literal_paths([file])).schema
+        else:
+            with _opened(spark, file) as stream:
+                spark._jvm.org.apache.commons.io.IOUtils.consume(stream)  # type: ignore[union-attr]
+    except (Py4JJavaError, AnalysisException) as error:
+        return str(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error).splitlines()[0]
+    return None
+
+
+def _read_group(spark: SparkSession, source: SourceConfig, files: list[str], is_salvage: bool) -> list[Delivery]:
     if source.format == "parquet":
-        return [Delivery(None, _with_delivery(_parquet_lines(spark, files), source, run_date))]
+        return [Delivery(None, lines) for lines in _parquet_lines(spark, files)]
     if source.format == "csv" and source.header is True:
         by_header = _group_by_header(spark, files, source)
-        return [
-            Delivery(header, _with_delivery(_text_lines(spark, group), source, run_date))
-            for header, group in sorted(by_header.items())
-        ]
-    return [Delivery(None, _with_delivery(_text_lines(spark, files), source, run_date))]
+        return [Delivery(header, _text_lines(spark, group, is_salvage)) for header, group in sorted(by_header.items())]
+    return [Delivery(None, _text_lines(spark, files, is_salvage))]
 
 
 def list_files(spark: SparkSession, path: str) -> list[str]:
@@ -96,16 +178,29 @@ def _group_by_header(spark: SparkSession, files: list[str], source: SourceConfig
     return by_header or {source.delimiter.join(names): files}
 
 
-def _text_lines(spark: SparkSession, files: list[str]) -> DataFrame:
+def _text_lines(spark: SparkSession, files: list[str], is_salvage: bool) -> DataFrame:
     # Spark's text reader keeps the bytes of a line as they are, so the cast to binary is the raw line.
-    text = spark.read.option("lineSep", "\n").text(_literal_paths(files))
+    reader = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", str(is_salvage).lower())
+    text = reader.text(literal_paths(files))
     return text.select(F.col("value").cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
 
 
-def _parquet_lines(spark: SparkSession, files: list[str]) -> DataFrame:
-    rows = spark.read.option("mergeSchema", "true").parquet(*_literal_paths(files))
-    line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), _JSON_OPTIONS)
-    return rows.select(line.cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
+def _parquet_lines(spark: SparkSession, files: list[str]) -> list[DataFrame]:
+    """One frame where all files fit one schema; where a column changed its type, one per schema."""
+    try:
+        groups = [spark.read.option("mergeSchema", "true").parquet(*literal_paths(files))]
+    except Py4JJavaError as error:
+        if not str(error.java_exception.getMessage()).startswith("[CANNOT_MERGE_SCHEMAS"):
+            raise
+        by_schema: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            by_schema[spark.read.parquet(*literal_paths([file])).schema.simpleString()].append(file)
+        groups = [spark.read.parquet(*literal_paths(group)) for _, group in sorted(by_schema.items())]
+    frames = []
+    for rows in groups:
+        line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), _JSON_OPTIONS)
+        frames.append(rows.select(line.cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE)))
+    return frames
 
 
 def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None) -> DataFrame:
@@ -118,23 +213,40 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
 
 
 def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str | None:
+    """The first line of a text file, as far as it can be read; null for an empty file."""
+    jvm: Any = spark._jvm
+    head = bytearray()
+    with _opened(spark, file) as stream:
+        while len(head) < _HEADER_BYTES and b"\n" not in head:
+            try:
+                part = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(
+                    jvm.org.apache.commons.io.input.BoundedInputStream(stream, _HEADER_CHUNK)
+                ))  # fmt: skip
+            except Py4JJavaError:  # the archive ends here; find_damaged says so about the whole file
+                break
+            if not part:
+                break
+            head += part
+    if not head:
+        return None
+    return bytes(head).split(b"\n", 1)[0].decode(source.encoding, errors="replace").removeprefix("\ufeff").rstrip("\r")
+
+
+@contextmanager
+def _opened(spark: SparkSession, file: str) -> Iterator[Any]:
+    """The bytes of a file as a Java stream, decompressed as its name says."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file)
     hadoop_conf = spark._jsc.hadoopConfiguration()
     stream = path.getFileSystem(hadoop_conf).open(path)
     try:
         codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop_conf).getCodec(path)
-        head = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(
-            jvm.org.apache.commons.io.input.BoundedInputStream(codec.createInputStream(stream) if codec else stream, _HEADER_BYTES)
-        ))  # fmt: skip
+        yield codec.createInputStream(stream) if codec else stream
     finally:
         stream.close()
-    if not head:
-        return None
-    return head.split(b"\n", 1)[0].decode(source.encoding, errors="replace").removeprefix("\ufeff").rstrip("\r")
 
 
-def _literal_paths(files: list[str]) -> list[str]:
+def literal_paths(files: list[str]) -> list[str]:
     """Escape glob characters: Spark expands them again in every path that it is given."""
     return [re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in files]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,10 @@ from pyspark.errors import (
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
-from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.errors import ConfigError, DamagedFileError, DataError, RetryableError
 from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
+
+_FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
 
 def build_session(config: Config) -> SparkSession:
@@ -42,6 +45,8 @@ def build_session(config: Config) -> SparkSession:
     # line is quarantined; without these Spark 4 knows six sets and one such byte stops the job
     builder = builder.config("spark.sql.legacy.javaCharsets", "true")
     builder = builder.config("spark.sql.legacy.codingErrorAction", "true")
+    # lets the parser see that a JSON line names a field twice, by the map that got smaller; the default would stop the job
+    builder = builder.config("spark.sql.mapKeyDedupPolicy", "LAST_WIN")
     if config.spark.shuffle_partitions is not None:
         builder = builder.config("spark.sql.shuffle.partitions", config.spark.shuffle_partitions)
     for key, value in config.spark.conf.items():
@@ -87,7 +92,7 @@ def input_errors_explained(source: str) -> Iterator[None]:
         text = str(error.java_exception.getMessage() or "")
         if not text.startswith(("[FAILED_READ_FILE", "[CANNOT_READ_FILE_FOOTER", "[CANNOT_MERGE_SCHEMAS")):
             raise
-        raise DataError(
+        raise DamagedFileError(
             f"source {source!r}: a file cannot be read: {text.splitlines()[0]}; nothing of this run was written; "
             "mend the file or move it out of the source's folder, then run again"
         ) from error
@@ -99,6 +104,23 @@ def input_errors_explained(source: str) -> Iterator[None]:
         raise DataError(
             f"source {source!r}: a filter or expression of its config fails on a line: {_first_line(error)}; "
             "fields are text that may hold anything: use try_cast(field AS type) or try_to_timestamp"
+        ) from error
+
+
+@contextmanager
+def full_disk_explained() -> Iterator[None]:
+    """Turn an error whose cause is a full disk or quota into one line that says what to do."""
+    try:
+        yield
+    except Exception as error:  # Java's, Spark's or Python's own: the cause is in its text only
+        # Spark's own classes show the first of several causes only
+        lines = f"{error}\n{getattr(error, '_stackTrace', '')}".splitlines()
+        full = next((line.strip() for line in lines if _FULL_DISK.search(line)), None)
+        if full is None:
+            raise
+        raise RetryableError(
+            f"no space left where tables, models or temporary files are written ({full[:300]}); a table holds all of a write or "
+            "nothing of it: free space and run the same command again"
         ) from error
 
 

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, TablesConfig
 from recsys_spark.errors import DataError, ModelError, RetryableError, SchemaError
+from recsys_spark.infra.table_log import check_commits
 from recsys_spark.schemas import TABLES
 
 _log = logging.getLogger(__name__)
@@ -60,14 +61,37 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> 
     """Give a table as a lazy frame; made_by names the job to run when it does not exist (DataError) or is older (SchemaError)."""
     if not table_exists(spark, config, name):
         raise DataError(f"table {table_address(config, name)} does not exist; run jobs/{made_by}.py first")
+    _check_commits(spark, config, name)
+    check_version(spark, config, name)
     table = spark.table(table_address(config, name))
     missing = sorted(set(TABLES[name].schema.fieldNames()) - set(table.columns))
     if missing:
         raise SchemaError(
             f"table {table_address(config, name)} misses columns {missing}; it has {sorted(table.columns)}; "
-            f"it was written by another version: move it away and run jobs/{made_by}.py again"
+            f"something else changed it: move it away and run jobs/{made_by}.py again"
         )
     return table.select(*TABLES[name].schema.fieldNames())
+
+
+def table_version(spark: SparkSession, config: Config, name: str) -> int:
+    """Give the version of the table's layout as it was written (1 where the property is missing)."""
+    rows = spark.sql(f"SHOW TBLPROPERTIES {table_address(config, name)}").collect()
+    return int({row["key"]: row["value"] for row in rows}.get(VERSION_PROPERTY, 1))
+
+
+def check_version(spark: SparkSession, config: Config, name: str) -> None:
+    """Raise SchemaError when a table has an older layout than this package writes (`recsys migrate` moves it up) or a newer one."""
+    found, expected = table_version(spark, config, name), TABLES[name].version
+    if found < expected:
+        raise SchemaError(
+            f"table {table_address(config, name)} has layout version {found}, this package needs {expected}; "
+            "run `recsys migrate` with the same config: it moves the table up in place"
+        )
+    if found > expected:
+        raise SchemaError(
+            f"table {table_address(config, name)} has layout version {found}, this package knows {expected}; "
+            "install the version of recsys_spark that wrote it, or a newer one"
+        )
 
 
 def read_cutoff(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
@@ -82,9 +106,14 @@ def read_cutoff(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
     return found
 
 
-def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
-    """Create the table with its schema, partitioning and version when it is not there."""
+def ensure_table(spark: SparkSession, config: Config, name: str, properties: Mapping[str, str] | None = None) -> None:
+    """Create the table with its schema, partitioning and version when it is not there; SchemaError when it has another version.
+
+    properties are added to a new table only; of two jobs that create it at once one wins, with all of its properties.
+    """
     if table_exists(spark, config, name):
+        _check_commits(spark, config, name)
+        check_version(spark, config, name)
         return
     spec = TABLES[name]
     columns = [f"`{c.name}` {c.dataType.simpleString()}{'' if c.nullable else ' NOT NULL'}" for c in spec.schema.fields]
@@ -92,8 +121,18 @@ def ensure_table(spark: SparkSession, config: Config, name: str) -> None:
     statement = f"CREATE TABLE IF NOT EXISTS {table_address(config, name)} ({', '.join(columns)}) USING delta"
     if spec.partition_by:
         statement += f" PARTITIONED BY ({', '.join(spec.partition_by)})"
-    statement += f" TBLPROPERTIES ('{VERSION_PROPERTY}' = '{spec.version}')"
+    pairs = {**table_properties(name), **(properties or {})}
+    statement += " TBLPROPERTIES (" + ", ".join(f"'{key}' = '{value}'" for key, value in pairs.items()) + ")"
     retry_on_conflict(lambda: spark.sql(statement), config.tables)
+
+
+def table_properties(name: str) -> dict[str, str]:
+    """Give the Delta properties that a table of today's layout has."""
+    spec = TABLES[name]
+    properties = {VERSION_PROPERTY: str(spec.version)}
+    if spec.stats_columns is not None:
+        properties["delta.dataSkippingStatsColumns"] = ",".join(spec.stats_columns)
+    return properties
 
 
 def delta_version(spark: SparkSession, config: Config, name: str) -> int:
@@ -131,6 +170,21 @@ def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, upda
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
         counts = merged.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute().collect()[0]
         return int(counts["num_inserted_rows"]), int(counts["num_updated_rows"])
+
+    return retry_on_conflict(merge, config.tables)
+
+
+def delete_keys(spark: SparkSession, config: Config, name: str, keys: DataFrame) -> int:
+    """Delete the rows whose key is among keys (the table's key columns, distinct); give their number.
+
+    By MERGE and not by DELETE ... WHERE: Delta's log keeps the text of a condition, and keys may be personal.
+    """
+    _check_commits(spark, config, name)
+    condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
+
+    def merge() -> int:
+        merged = _delta_table(spark, config, name).alias("t").merge(keys.alias("s"), condition)
+        return int(merged.whenMatchedDelete().execute().collect()[0]["num_deleted_rows"])
 
     return retry_on_conflict(merge, config.tables)
 
@@ -217,6 +271,14 @@ def _folder(config: Config, name: str) -> str:
     # Spark resolves a relative path against the driver's folder in some places and the user's home in others
     root = config.data_root if "://" in config.data_root else os.path.abspath(config.data_root)
     return f"{root.rstrip('/')}/tables/{name}"
+
+
+def _check_commits(spark: SparkSession, config: Config, name: str) -> None:
+    if config.tables.catalog is None:
+        folder = _folder(config, name)
+    else:
+        folder = str(_delta_table(spark, config, name)._jdt.deltaLog().dataPath().toString())
+    check_commits(spark, folder, table_address(config, name))
 
 
 def _delta_table(spark: SparkSession, config: Config, name: str) -> DeltaTable:

@@ -6,11 +6,14 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunInfo, ViewType
 from mlflow.tracking import MlflowClient
 
 from recsys_spark.config import Config
@@ -72,6 +75,45 @@ def log_model_run(
     """Log one model of a comparison as a child run, so that MLflow's own table compares the models."""
     run_id = start_run(config, model, params, {"mlflow.parentRunId": parent_id})
     finish_run(config, run_id, metrics, {})
+
+
+def replace_artifacts(
+    config: Config,
+    files: tuple[str, ...],
+    rewrite: Callable[[str, str], str | None],
+    is_personal: Callable[[str, str], bool],
+) -> tuple[int, list[str]]:
+    """Pass the named text artifacts of the experiment's runs through rewrite(file, text); null leaves one as it is.
+
+    Gives the number replaced, and the ids of the runs with a parameter for which is_personal(name, value): MLflow has no
+    call that changes a parameter. Artifacts of a local store are read in place; others pass through a temporary folder.
+    """
+    client = _client(config)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    if experiment is None:
+        return 0, []
+    replaced, left, token = 0, [], None
+    while True:
+        page = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, page_token=token)
+        for run in page:
+            there = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+            for file in (file for file in files if file in there):
+                text = rewrite(file, _artifact_text(client, run.info, file))
+                if text is not None:
+                    client.log_text(run.info.run_id, text, file)
+                    replaced += 1
+            if any(is_personal(name, value) for name, value in run.data.params.items()):
+                left.append(str(run.info.run_id))
+        token = page.token
+        if not token:
+            return replaced, sorted(left)
+
+
+def _artifact_text(client: MlflowClient, run: RunInfo, file: str) -> str:
+    if run.artifact_uri.startswith("file:"):
+        return Path(url2pathname(urlparse(run.artifact_uri).path), file).read_text(encoding="utf-8")
+    with TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.run_id, file, folder)).read_text(encoding="utf-8")
 
 
 def _allowed(name: str) -> str:

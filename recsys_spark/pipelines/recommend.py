@@ -98,7 +98,12 @@ def _lists_of(
         return _popularity_lists(spark, config, inputs, inputs.users, masked, model)
     if model == "again":
         version = model_version(
-            model, inputs.cutoff, tables.delta_version(spark, config, "events"), config.again, config.interactions
+            model,
+            inputs.cutoff,
+            tables.delta_version(spark, config, "events"),
+            config.again,
+            config.interactions,
+            config.cleaning,
         )
         # only pairs that are interactions: nothing of users who are treated as unknown
         had = inputs.interactions.select(USER_ID, ITEM_ID)

@@ -29,7 +29,7 @@ def train_als(spark: SparkSession, config: Config, run_date: date | None = None)
     item_index = tables.read_table(spark, config, "item_index", made_by="build_interactions")
     interactions = tables.read_cutoff(spark, config, cutoff)
     version = model_version(
-        MODEL, cutoff, tables.delta_version(spark, config, "events"), config.als, config.interactions
+        MODEL, cutoff, tables.delta_version(spark, config, "events"), config.als, config.interactions, config.cleaning
     )
     with log_step("train_als", cutoff=cutoff, rank=config.als.rank, iterations=config.als.max_iter) as facts:
         indexed = interactions.join(user_index, on=USER_ID, how="inner").join(item_index, on=ITEM_ID, how="inner")

@@ -33,7 +33,12 @@ def train_neighbours(spark: SparkSession, config: Config, run_date: date | None 
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
     interactions = tables.read_cutoff(spark, config, cutoff)
     version = model_version(
-        MODEL, cutoff, tables.delta_version(spark, config, "events"), config.neighbours, config.interactions
+        MODEL,
+        cutoff,
+        tables.delta_version(spark, config, "events"),
+        config.neighbours,
+        config.interactions,
+        config.cleaning,
     )
     with log_step("train_neighbours", cutoff=cutoff) as facts:
         pairs = interactions.select(USER_ID, ITEM_ID).toPandas()

@@ -87,3 +87,21 @@ def test_the_frame_is_the_interactions_table_with_first_and_last_time(spark):
 
 def test_no_events_give_no_interactions(spark):
     assert weights(spark, []) == {}
+
+
+def test_a_weight_column_multiplies_and_never_gives_a_weight_that_is_negative_or_no_number(spark):
+    numbers = {"twice": 2, "missing": None, "zero": 0, "negative": -3, "no number": float("nan"), "huge": 1e308}
+    rows = [{"item_id": item, "value": None if number is None else float(number)} for item, number in numbers.items()]
+    rows.append({"item_id": "negative", "event_type": "buy", "value": 1.0})
+    found = weights(spark, rows, weight_column="value", event_weights={"buy": 3})
+    assert found == {
+        ("u1", item): weight
+        for item, weight in {
+            "twice": (2, 1), "missing": (1, 1), "no number": (1, 1), "huge": (1e30, 1), "negative": (3, 1),
+        }.items()
+    }  # fmt: skip
+
+
+def test_an_attribute_can_be_the_weight_column(spark):
+    rows = [{"attributes": {"stars": text}} for text in ("4", "0.5", "n/a")]
+    assert weights(spark, rows, weight_column="stars") == {("u1", "i1"): (5.5, 3)}

@@ -9,7 +9,13 @@ import pytest
 from factories import event_source, write_lines
 
 from recsys_spark.errors import ConfigError, DataError, SchemaError
-from recsys_spark.infra.files import list_files, read_deliveries
+from recsys_spark.infra import files
+from recsys_spark.infra.files import list_files
+
+
+def read_deliveries(spark, source, run_date):
+    """What a run of that date reads."""
+    return files.read_deliveries(spark, source, files.find_deliveries(spark, source, run_date), run_date)
 
 
 def read(spark, source, run_date=None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from factories import utc
-from worlds import CUTOFF, add_events, event, table_pdf, trained_blocks_world
+from worlds import CUTOFF, add_events, event, is_past, table_pdf, trained_blocks_world
 
 from recsys_spark.errors import DataError
 from recsys_spark.pipelines.build_interactions import build_interactions
@@ -58,6 +58,36 @@ def test_rerun_replaces_the_pairs_and_changes_no_number_of_an_index(spark, world
         assert {raw: numbers[raw] for raw in before[name][key]} == dict(before[name].itertuples(index=False)), name
         assert max(numbers.values()) == len(before[name])
     assert len(after["interactions"]) == len(before["interactions"])
+
+
+def test_cleaning_reaches_the_interactions_and_its_counts_the_log_line(spark, world, tmp_path, caplog):
+    # the user `all` had everything within one hour; no event has a value
+    copy = world.copied_to(
+        tmp_path,
+        interactions={"event_weights": {"glance": 0}, "min_item_events": 2, "weight_column": "value"},
+        cleaning={
+            "robots": {"max_events_per_hour": 20},
+            "missing": {"value": {"method": "default", "default": 2}},
+            "outliers": {"value": {"method": "quantile", "high": 0.9}},
+        },
+    )
+    past = [row for row in world.events if is_past(row)]
+    robot_events = sum(row["user_id"] == "all" for row in past)
+
+    with caplog.at_level("INFO", logger="recsys_spark"):
+        counts = build_interactions(spark, copy.config, CUTOFF)
+
+    expected = {
+        "cleaning.dropped": robot_events, "cleaning.robots.users": 1, "cleaning.robots.events": robot_events,
+        "cleaning.outliers.value": 0, "cleaning.missing.value": len(past) - robot_events,
+    }  # fmt: skip
+    assert {name: count for name, count in counts.items() if name.startswith("cleaning.")} == expected
+    for name, count in expected.items():
+        assert f"{name}={count}" in caplog.text
+    pairs = table_pdf(spark, copy.config, "interactions").set_index(["user_id", "item_id"])
+    assert "all" not in pairs.index.get_level_values("user_id")
+    assert (pairs.loc[("c0", "C0x"), "weight"], pairs.loc[("c0", "C0x"), "count"]) == (6.0, 3)
+    assert len(table_pdf(spark, copy.config, "events")) == len(world.events)
 
 
 def test_no_interaction_left_says_what_to_check(spark, world, tmp_path):

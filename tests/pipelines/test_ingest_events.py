@@ -234,8 +234,87 @@ def test_tables_may_have_names_in_a_catalog(spark, tmp_path):
             counts = ingest_events(spark, config, date(2024, 3, 5))
         assert (counts["duplicate"], counts["late"], counts["quarantined"]) == (1, 1, 1)
         tables_there = {row.tableName for row in spark.sql("SHOW TABLES IN shop_ingest").collect()}
-        assert tables_there == {"events", "events_late", "events_quarantine"}
+        assert tables_there == {"events", "events_late", "events_quarantine", "ingest_runs"}
         assert [spark.table(f"shop_ingest.{name}").count() for name in sorted(tables_there)] == [1, 1, 1]
         assert not (tmp_path / "lake").exists()
     finally:
         spark.sql("DROP DATABASE shop_ingest CASCADE")
+
+
+def test_near_duplicates_are_known_across_deliveries_and_a_rerun_decides_the_same(spark, tmp_path):
+    config = shop_config(tmp_path, ingest={"near_duplicate_seconds": 5})
+    raw = tmp_path / "raw"
+    write_lines(raw / "2024-03-05.jsonl", event_line(event_id="e1", timestamp="2024-03-05T23:59:58"))
+    write_lines(
+        raw / "2024-03-06.jsonl",
+        event_line(event_id="e2", timestamp="2024-03-06T00:00:03"),
+        event_line(event_id="e3", timestamp="2024-03-06T00:00:04"),
+        event_line(event_id="e4", timestamp="2024-03-06T00:00:02", item_id="i2"),
+        event_line(event_id="e5", timestamp="2024-03-06T00:00:02", event_type="search", item_id=None),
+    )
+    assert ingest_events(spark, config, date(2024, 3, 5))["inserted"] == 1
+    first, again = (ingest_events(spark, config, date(2024, 3, 6)) for _ in range(2))
+    # e2 follows e1 by 5 seconds and e3 follows e2 by one
+    assert (first["inserted"], first["near_duplicate"], first["duplicate"]) == (2, 2, 0)
+    assert (again["inserted"], again["near_duplicate"], again["duplicate"]) == (0, 2, 2)
+    check_sum(first)
+    assert stored(spark, config, "events", "event_id") == [("e1",), ("e4",), ("e5",)]
+
+
+def test_ids_are_cleaned_as_configured(spark, tmp_path):
+    config = shop_config(tmp_path, ingest={"trim_ids": True, "unicode_form": "NFC", "max_quarantined_share": 1})
+    decomposed = "Cafe\u0301"
+    write_lines(
+        tmp_path / "raw" / "2024-03-05.jsonl",
+        event_line(user_id=f"  {decomposed} ", item_id="i1\t"),
+        event_line(event_id="e2", user_id="   "),
+    )
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    assert (counts["inserted"], counts["quarantined.missing_field"]) == (1, 1)
+    assert stored(spark, config, "events", "user_id", "item_id") == [("Caf\u00e9", "i1")]
+
+
+def test_a_column_that_changes_its_type_between_parquet_files_is_quarantined_with_a_warning_that_names_it(
+    spark, tmp_path, caplog
+):
+    good = "SELECT 'e1' event_id, 'u1' user_id, 'i1' item_id, 'view' event_type, '2024-03-05T10:00:00' timestamp, 1.5D price"
+    other = "SELECT 'e2' event_id, 'u1' user_id, 'i1' item_id, 'view' event_type, '2024-03-05T10:00:00' timestamp, 'free' price"
+    for number, query in enumerate((good, other)):
+        spark.sql(query).coalesce(1).write.parquet(str(tmp_path / "raw" / f"2024-03-05-{number}"))
+    config = shop_config(
+        tmp_path, format="parquet", date_pattern=r"(\d{4}-\d{2}-\d{2})", columns={**EVENT_COLUMNS, "value": "price"},
+        ingest={"max_quarantined_share": 0.5},
+    )  # fmt: skip
+    with caplog.at_level("WARNING", logger="recsys_spark"):
+        counts = ingest_events(spark, config, date(2024, 3, 5))
+    assert (counts["inserted"], counts["quarantined.wrong_type"]) == (1, 1)
+    assert "field_type source=shop column=value reason=wrong_type lines=1" in caplog.text
+    assert "free" not in caplog.text
+
+
+def test_a_damaged_parquet_file_is_one_quarantined_line_and_the_others_are_read(spark, tmp_path):
+    query = "SELECT 'e1' event_id, 'u1' user_id, 'i1' item_id, 'view' event_type, '2024-03-05T10:00:00' timestamp"
+    spark.sql(query).coalesce(1).write.parquet(str(tmp_path / "raw" / "2024-03-05"))
+    (tmp_path / "raw" / "2024-03-05" / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    config = shop_config(
+        tmp_path, format="parquet", ingest={"max_quarantined_share": 0.5}, date_pattern=r"(\d{4}-\d{2}-\d{2})/"
+    )
+    counts = ingest_events(spark, config, date(2024, 3, 5))
+    assert (counts["read"], counts["inserted"], counts["quarantined.damaged_file"]) == (2, 1, 1)
+
+
+def test_tables_may_live_on_another_file_system(spark, tmp_path):
+    """viewfs stands for an object store: another scheme, reached through Hadoop's own classes."""
+    (tmp_path / "store").mkdir()
+    hadoop = spark._jsc.hadoopConfiguration()
+    hadoop.set("fs.viewfs.mounttable.shop.link./lake", (tmp_path / "store").as_uri())
+    write_lines(tmp_path / "store" / "raw" / "2024-03-05.jsonl", event_line(), event_line(), "torn")
+    source = {"name": "shop", "path": "viewfs://shop/lake/raw", "date_pattern": DATED, "columns": EVENT_COLUMNS}
+    config = make_config(tmp_path, sources={"events": source}, ingest={"max_quarantined_share": 0.5}).model_copy(
+        update={"data_root": "viewfs://shop/lake"}
+    )
+    for inserted, duplicate in ((1, 1), (0, 2)):
+        counts = ingest_events(spark, config, date(2024, 3, 5))
+        assert (counts["inserted"], counts["duplicate"], counts["quarantined"]) == (inserted, duplicate, 1)
+    assert (tmp_path / "store" / "tables" / "events" / "_delta_log").is_dir()
+    assert stored(spark, config, "events", "event_id") == [("e1",)]

@@ -1,0 +1,127 @@
+"""One day merged into 30 days of history and into 300: seconds, and the files that the merge looked at.
+
+The same day of events goes through the real ingest, into two tables that differ in their history only. The files that the merge
+scanned come from Delta's own metrics of the commit. Medians of several days, the two tables in turns in one warm session.
+Writes benchmarks/results/history.json. Usage: .venv/bin/python benchmarks/bench_history.py [--rows 4000] [--days 9]
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+from measure import hardware, versions
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.infra import tables
+from recsys_spark.infra.session import build_session
+from recsys_spark.pipelines.ingest_events import ingest_events
+from recsys_spark.schemas import EVENTS
+
+RESULTS = Path(__file__).parent / "results" / "history.json"
+HISTORIES = (30, 300)
+FIRST_DAY = date(2024, 6, 1)
+WARM_UP = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=4000, help="events a day")
+    parser.add_argument("--days", type=int, default=9)
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="bench_history_"))
+    try:
+        configs = {days: make_config(root, days) for days in HISTORIES}
+        spark = build_session(configs[HISTORIES[0]])
+        for days, config in configs.items():
+            write_history(spark, config, days, options.rows)
+        seconds = {days: [] for days in HISTORIES}
+        files = {days: [] for days in HISTORIES}
+        for number in range(WARM_UP + options.days):
+            day = FIRST_DAY + timedelta(days=number)
+            write_day(root / "raw", day, options.rows)
+            for days, config in configs.items():
+                start = time.perf_counter()
+                counts = ingest_events(spark, config, day)
+                took = time.perf_counter() - start
+                assert counts["inserted"] == options.rows, counts
+                if number >= WARM_UP:
+                    seconds[days].append(took)
+                    files[days].append(files_scanned(spark, config))
+        medians = {days: statistics.median(found) for days, found in seconds.items()}
+        report = {
+            "hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "rows_a_day": options.rows, "runs": options.days,
+            "median_seconds": {str(days): round(value, 2) for days, value in medians.items()},
+            "files_scanned": {str(days): found for days, found in files.items()},
+            "ratio": round(medians[HISTORIES[1]] / medians[HISTORIES[0]], 2),
+        }  # fmt: skip
+        print(json.dumps(report, indent=1))
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+        spark.stop()
+    finally:
+        shutil.rmtree(root)
+
+
+def make_config(root: Path, days: int) -> Config:
+    columns = ("event_id", "user_id", "item_id", "event_type", "timestamp")
+    source = {
+        "name": "shop", "path": str(root / "raw"), "date_pattern": r"(\d{4}-\d{2}-\d{2})\.jsonl$",
+        "columns": {name: name for name in columns},
+    }  # fmt: skip
+    spark = {"shuffle_partitions": 4, "conf": {"spark.databricks.delta.snapshotPartitions": "2"}}
+    return Config.model_validate(
+        {"data_root": str(root / f"history_{days}"), "sources": {"events": source}, "spark": spark}
+    )
+
+
+def write_history(spark, config: Config, days: int, rows: int) -> None:
+    """Fill the table with one file a day, as daily ingests leave it."""
+    tables.ensure_table(spark, config, "events")
+    day = F.date_sub(F.lit(FIRST_DAY), (F.col("id") / rows).cast("int") + 1)
+    events = spark.range(days * rows).select(
+        F.concat(F.lit("h"), "id").alias("event_id"), F.concat(F.lit("u"), F.col("id") % 500).alias("user_id"),
+        F.concat(F.lit("i"), F.col("id") % 300).alias("item_id"), F.lit("view").alias("event_type"),
+        day.cast("timestamp").alias("timestamp"), F.lit(None).cast("string").alias("session_id"),
+        F.lit(None).cast("string").alias("query"), F.lit(None).cast("double").alias("value"),
+        F.create_map().cast("map<string,string>").alias("attributes"), day.alias("event_date"),
+        F.lit("shop").alias("source"), F.lit("history").alias("ingest_run"),
+    )  # fmt: skip
+    address = tables.table_address(config, "events")
+    events.select(*EVENTS.fieldNames()).repartition("event_date").write.format("delta").mode("append").save(
+        address.split("`")[1]
+    )
+
+
+def write_day(folder: Path, day: date, rows: int) -> None:
+    folder.mkdir(exist_ok=True)
+    lines = (
+        json.dumps(
+            {
+                "event_id": f"{day}-{i}",
+                "user_id": f"u{i % 500}",
+                "item_id": f"i{i % 300}",
+                "event_type": "view",
+                "timestamp": f"{day}T{i % 24:02d}:00:00",
+            }
+        )
+        for i in range(rows)
+    )
+    (folder / f"{day}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def files_scanned(spark, config: Config) -> int:
+    """Data files that the newest MERGE read, from the metrics of its commit."""
+    history = spark.sql(f"DESCRIBE HISTORY {tables.table_address(config, 'events')} LIMIT 1").collect()[0]
+    assert history["operation"] == "MERGE", history["operation"]
+    metrics = history["operationMetrics"]
+    return int(metrics["numTargetFilesAfterSkipping"]) if "numTargetFilesAfterSkipping" in metrics else -1
+
+
+if __name__ == "__main__":
+    main()

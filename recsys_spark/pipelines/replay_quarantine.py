@@ -1,0 +1,137 @@
+"""Quarantined lines -> events and items, after the config or the file was mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.columns import (
+    DELIVERY_DATE,
+    DETAIL,
+    HEADER,
+    LINE_HASH,
+    OCCURRENCE,
+    RAW_LINE,
+    REASON,
+    SOURCE,
+    SOURCE_FILE,
+    Reason,
+)
+from recsys_spark.config import Config, SourceConfig
+from recsys_spark.data.sources import FILTER_RULE
+from recsys_spark.infra import event_writer, files, item_writer, tables
+from recsys_spark.infra.files import Delivery
+from recsys_spark.infra.run_records import Feed, RunRecord, new_run, recorded
+from recsys_spark.infra.session import persisted
+from recsys_spark.log import log_step
+
+REMOVED = "removed"
+_SHOWN_BYTES = 500
+_KEY = (SOURCE_FILE, LINE_HASH, OCCURRENCE)
+_WRITERS: dict[Feed, Callable[[RunRecord, list[Delivery]], dict[str, float]]] = {
+    "events": event_writer.write_deliveries,
+    "items": item_writer.write_deliveries,
+}
+_PARSERS: dict[Feed, Callable[[list[DataFrame], Config], DataFrame]] = {
+    "events": event_writer.parse,
+    "items": item_writer.parse,
+}
+
+
+def replay_quarantine(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
+    """Read the quarantined lines of both feeds again with today's config; lines that are good now leave the quarantine.
+
+    With a run date only lines of that delivery date. A damaged file is read again as a whole: when it was mended or replaced
+    its row leaves the quarantine. Gives the lines by bucket summed over the feeds, and the rows removed; what is still bad is
+    `quarantined` and stays. The config's quarantine limit does not stop a replay. Safe to repeat at any point.
+    """
+    total: dict[str, float] = {REMOVED: 0.0}
+    for feed in _WRITERS:
+        with log_step("replay_quarantine", feed=feed) as facts:
+            counts = _replay(spark, config, feed, run_date)
+            facts.update(counts)
+        for name, value in counts.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def quarantine_of(spark: SparkSession, config: Config, feed: Feed) -> DataFrame | None:
+    """Give the quarantined lines of the feed's source, or null when nothing was ever quarantined."""
+    name = f"{feed}_quarantine"
+    if not tables.table_exists(spark, config, name):
+        return None
+    source = config.sources.events if feed == "events" else config.sources.items
+    return tables.read_table(spark, config, name, made_by=f"ingest_{feed}").where(F.col(SOURCE) == source.name)
+
+
+def reason_counts(quarantine: DataFrame, reason: str | None) -> pd.DataFrame:
+    """Give reason, detail, the number of lines and of files, the most frequent first; ties by name."""
+    chosen = quarantine if reason is None else quarantine.where(F.col(REASON) == reason)
+    counts = chosen.groupBy(REASON, DETAIL).agg(
+        F.count("*").alias("lines"), F.count_distinct(SOURCE_FILE).alias("files")
+    )
+    return counts.orderBy(F.col("lines").desc(), REASON, DETAIL).toPandas()
+
+
+def list_lines(quarantine: DataFrame, reason: str | None, limit: int, show_lines: bool) -> pd.DataFrame:
+    """Give reason, detail, delivery date, file and line hash of at most limit lines; their text only when asked for."""
+    chosen = quarantine if reason is None else quarantine.where(F.col(REASON) == reason)
+    text = [F.decode(F.substring(RAW_LINE, 1, _SHOWN_BYTES), "UTF-8").alias("line")] if show_lines else []
+    shown = chosen.orderBy(SOURCE_FILE, LINE_HASH, OCCURRENCE).limit(limit)
+    return shown.select(REASON, DETAIL, DELIVERY_DATE, SOURCE_FILE, LINE_HASH, OCCURRENCE, *text).toPandas()
+
+
+def _replay(spark: SparkSession, config: Config, feed: Feed, run_date: date | None) -> dict[str, float]:
+    found = quarantine_of(spark, config, feed)
+    if found is None:
+        return {}
+    rows = found if run_date is None else found.where(F.col(DELIVERY_DATE) == F.lit(run_date))
+    source = config.sources.events if feed == "events" else config.sources.items
+    # the limit is there to stop a delivery; these lines were judged before
+    lenient = config.model_copy(update={"ingest": config.ingest.model_copy(update={"max_quarantined_share": 1.0})})
+    with persisted(rows) as batch:
+        deliveries = _as_deliveries(batch)
+        mended = _mended_files(spark, source, batch)
+        again = files.read_deliveries(spark, source, mended, run_date) if mended else []
+        if not deliveries and not again:
+            return {}
+        with recorded(spark, lenient, feed, run_date, new_run(f"{source.name}-replay", run_date)) as record:
+            counts = _WRITERS[feed](record, [*deliveries, *again])
+        good = batch.where(F.col(SOURCE_FILE).isin(mended) & (F.col(REASON) == Reason.DAMAGED_FILE)).select(*_KEY)
+        if deliveries:
+            good = good.unionByName(_good_lines(lenient, feed, deliveries, batch))
+        counts[REMOVED] = tables.delete_keys(spark, config, f"{feed}_quarantine", good)
+    return counts
+
+
+def _as_deliveries(batch: DataFrame) -> list[Delivery]:
+    """The quarantined lines, by the header under which they came; damaged files have no line to read."""
+    lines = batch.where(F.col(REASON) != Reason.DAMAGED_FILE)
+    headers = [row[0] for row in lines.select(HEADER).distinct().collect()]
+    return [
+        Delivery(
+            header, lines.where(F.col(HEADER).eqNullSafe(F.lit(header))).select(RAW_LINE, SOURCE_FILE, DELIVERY_DATE)
+        )
+        for header in sorted(headers, key=lambda header: header or "")
+    ]
+
+
+def _mended_files(spark: SparkSession, source: SourceConfig, batch: DataFrame) -> list[str]:
+    """The files quarantined as damaged that are there and can be read to their end now."""
+    rows = batch.where(F.col(REASON) == Reason.DAMAGED_FILE).select(SOURCE_FILE).distinct().collect()
+    there = [row[0] for row in rows if files.list_files(spark, files.literal_paths([row[0]])[0])]
+    damaged = files.find_damaged(spark, source, there)
+    return sorted(set(there) - set(damaged))
+
+
+def _good_lines(config: Config, feed: Feed, deliveries: list[Delivery], batch: DataFrame) -> DataFrame:
+    """The keys of quarantined lines that have no fault any more. Equal lines of one file have equal faults."""
+    source = config.sources.events if feed == "events" else config.sources.items
+    parsed = _PARSERS[feed](event_writer.read_lines(deliveries, source), config)
+    bad = parsed.where(F.col(REASON).isNotNull() & F.col(FILTER_RULE).isNull()).select(SOURCE_FILE, LINE_HASH)
+    lines = batch.where(F.col(REASON) != Reason.DAMAGED_FILE)
+    return lines.join(bad, on=[SOURCE_FILE, LINE_HASH], how="left_anti").select(*_KEY)

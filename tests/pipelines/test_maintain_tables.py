@@ -1,0 +1,87 @@
+"""Upkeep: fewer files, the same rows, also beside an ingest; a rerun finds nothing to do."""
+
+from __future__ import annotations
+
+import threading
+from datetime import date
+
+import pytest
+from factories import make_config, make_events, table_rows
+from pydantic import ValidationError
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.infra import table_files, tables
+from recsys_spark.pipelines.maintain_tables import maintain_tables
+
+RUN_DATE = date(2024, 3, 7)
+BOUNDS = ("event_date", date(2024, 3, 1), date(2024, 3, 9))
+
+
+def ingest(spark, config, *ids):
+    rows = [{"event_id": f"{name}-{day}", "timestamp": f"2024-03-0{day} 10:00:00"} for name in ids for day in (5, 7)]
+    return tables.merge_new(spark, config, "events", make_events(spark, rows), BOUNDS)
+
+
+def rows_of(spark, config, name):
+    return table_rows(tables.read_table(spark, config, name, made_by="x"))
+
+
+def test_closed_days_are_compacted_and_the_sizes_kept(spark, config, monkeypatch):
+    for name in ("a", "b", "c"):
+        ingest(spark, config, name)
+    before = rows_of(spark, config, "events")
+    counts = maintain_tables(spark, config, RUN_DATE)
+    assert (counts["tables"], counts["files_removed"], counts["files_added"], counts["num_files"]) == (1, 3, 1, 4)
+    assert rows_of(spark, config, "events") == before
+    monkeypatch.setattr(table_files, "vacuum", lambda *_: None)
+    again = maintain_tables(spark, config, RUN_DATE)
+    assert (again["files_removed"], again["files_added"]) == (0, 0)
+    stats = {row.table_name: row for row in tables.read_table(spark, config, "table_stats", made_by="x").collect()}
+    assert (stats["events"].run_date, stats["events"].num_files, stats["events"].num_rows) == (RUN_DATE, 4, 6)
+    assert stats["events"].size_bytes > 0
+    assert stats["events"].delta_version == tables.delta_version(spark, config, "events")
+
+
+def test_an_ingest_beside_it_loses_and_doubles_nothing(spark, tmp_path, monkeypatch):
+    config = make_config(tmp_path, tables={"merge_attempts": 20})
+    ingest(spark, config, "a")
+    ingest(spark, config, "b")
+    monkeypatch.setattr(table_files, "vacuum", lambda *_: None)
+    start, inserted = threading.Barrier(2), []
+
+    def deliver():
+        start.wait(timeout=60)
+        inserted.extend([ingest(spark, config, "b", "c"), ingest(spark, config, "c", "d")])
+
+    writer = threading.Thread(target=deliver)
+    writer.start()
+    start.wait(timeout=60)
+    for _ in range(2):
+        maintain_tables(spark, config, RUN_DATE)
+    writer.join(timeout=300)
+    assert inserted == [2, 2]
+    ids = [row[0] for row in table_rows(tables.read_table(spark, config, "events", made_by="x"), "event_id")]
+    assert ids == sorted(f"{name}-{day}" for name in "abcd" for day in (5, 7))
+
+
+def test_large_tables_without_days_are_left_as_they_are(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "vacuum", lambda *_: None)
+    config = make_config(tmp_path, maintain={"whole_table_bytes": 0})
+    schema = tables.TABLES["item_index"].schema
+    for number in range(2):
+        tables.merge_new(spark, config, "item_index", spark.createDataFrame([(f"i{number}", number)], schema))
+    counts = maintain_tables(spark, config, RUN_DATE)
+    assert (counts["files_removed"], counts["num_files"]) == (0, 2)
+
+
+def test_without_a_date_nothing_is_closed(config):
+    with pytest.raises(ConfigError, match="--date"):
+        maintain_tables(None, config)
+
+
+def test_a_short_retention_needs_a_second_word(tmp_path):
+    with pytest.raises(ValidationError, match="allow_short_retention"):
+        make_config(tmp_path, maintain={"vacuum_hours": 24})
+    assert (
+        make_config(tmp_path, maintain={"vacuum_hours": 24, "allow_short_retention": True}).maintain.vacuum_hours == 24
+    )
