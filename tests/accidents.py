@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pyspark
 from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_lines
 
 from recsys_spark.config import Config
@@ -80,7 +82,8 @@ def write_day(raw: Path, day: date) -> None:
             line(day, number, event_id=f"{day}-near-{number}", timestamp=f"{day}T00:{number:02}:01")
             for number in range(30, 34)
         ],
-        *[line(day - timedelta(days=1), number) for number in range(15)],
+        # not the ids in conflict: which of their payloads is stored depends on which day came first
+        *[line(day - timedelta(days=1), number) for number in range(3, 18)],
         *[line(date(2023, 1, 1), number, event_id=f"{day}-late-{number}") for number in range(5)],
         *[line(day, number, event_id=f"{day}-guest-{number}", customer="") for number in range(4)],
         *["torn", "torn", f"torn {day}", ""],
@@ -112,7 +115,9 @@ def undisturbed(spark: Any, folder: Path, num_days: int) -> list[Day]:
     return days
 
 
-def submit_ingest(config: Config, day: date, log: Path, *options: str) -> subprocess.Popen[bytes]:
+def submit_ingest(
+    config: Config, day: date, log: Path, *options: str, spark_home: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start the job under spark-submit in a process group of its own; everything it prints goes to the log."""
     settings = log.with_suffix(".yaml")
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -129,18 +134,39 @@ def submit_ingest(config: Config, day: date, log: Path, *options: str) -> subpro
     command += ["--conf", f"spark.driver.extraJavaOptions={FAST_JVM}", str(ROOT / "jobs" / "ingest_events.py")]
     command += ["-v", "--config", str(settings), "--date", str(day)]
     environ = {**os.environ, "SPARK_CONF_DIR": str(ROOT / ".venv/spark/conf"), "PYSPARK_PYTHON": sys.executable}
+    if spark_home is not None:
+        environ["SPARK_HOME"] = str(spark_home)
     with log.open("wb") as output:
         return subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
+def own_spark_home(folder: Path) -> Path:
+    """Give a Spark home that is the installed one, except that a local cluster leaves its `work` folder here and not there."""
+    folder.mkdir(parents=True)
+    for name in ("bin", "jars", "sbin"):
+        (folder / name).symlink_to(Path(pyspark.__file__).parent / name)
+    return folder
+
+
 def wait_for(process: subprocess.Popen[bytes], log: Path, text: str) -> None:
-    """Wait until the process has printed a text; fail with what it printed when it ends before."""
+    """Wait until the process has printed a text."""
+    wait_until(process, log, lambda: text in log.read_text(errors="replace"))
+
+
+def wait_until(process: subprocess.Popen[bytes], log: Path, is_so: Callable[[], bool]) -> None:
+    """Wait until something is so; kill the process and fail with what it printed when it ends before or takes too long."""
     end = time.monotonic() + _WAIT_SECONDS
-    while text not in log.read_text(errors="replace"):
+    while not is_so():
         if process.poll() is not None or time.monotonic() > end:
             kill_group(process)
-            raise AssertionError(f"{text!r} was not printed, exit code {process.poll()}:\n{log.read_text()[-3000:]}")
+            raise AssertionError(f"exit code {process.poll()} before what was waited for:\n{log.read_text()[-3000:]}")
         time.sleep(0.02)
+
+
+def executors_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The executors among a driver's own descendants."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in family if any("CoarseGrainedExecutorBackend" in part for part in child.cmdline())]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -25,15 +26,24 @@ from recsys_spark.pipelines.ingest_events import ingest_events
 KILLED_DAYS = 5  # per sequence; day after day into the same tables, so that a kill also meets tables with a history
 
 
+@pytest.fixture(scope="module")
+def deliveries(spark_session, tmp_path_factory):
+    """A folder with deliveries below raw/, and each day with the tables that an ingest gives which nothing disturbs."""
+    folder = tmp_path_factory.mktemp("deliveries")
+    return folder, accidents.undisturbed(spark_session, folder, KILLED_DAYS)
+
+
 @pytest.mark.slow
-def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_completes_them(spark, tmp_path, capsys):
-    days = accidents.undisturbed(spark, tmp_path, KILLED_DAYS)
-    alone = shop_config(tmp_path / "raw", tmp_path / "alone")
+def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_completes_them(
+    spark, tmp_path, deliveries, capsys
+):
+    folder, days = deliveries
+    alone = shop_config(folder / "raw", tmp_path / "alone")
     seconds = accidents.undisturbed_seconds(alone, days[0].day, tmp_path / "logs" / "alone.txt")
     assert accidents.stored_rows(spark, alone) == days[0].rows
 
     def sequence(number):
-        config = shop_config(tmp_path / "raw", tmp_path / f"killed-{number}")
+        config = shop_config(folder / "raw", tmp_path / f"killed-{number}")
         seeds = range(number * KILLED_DAYS, (number + 1) * KILLED_DAYS)
         return [
             accidents.kill_and_repeat(spark, config, day, seed, seconds, tmp_path / "logs" / f"{seed}.txt")
@@ -44,6 +54,31 @@ def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_c
         states = [state for found in pool.map(sequence, range(2)) for state in found]
     with capsys.disabled():
         print(f"\nkilled {len(states)} of {len(states)} runs, undisturbed {seconds:.1f} s: {dict(Counter(states))}")
+
+
+@pytest.mark.slow
+def test_an_executor_killed_in_the_middle_of_a_run_loses_nothing_and_adds_nothing_twice(spark, tmp_path, deliveries):
+    folder, days = deliveries
+    config = shop_config(folder / "raw", tmp_path / "lake")
+    log = tmp_path / "cluster.txt"
+    process = accidents.submit_ingest(
+        config,
+        days[0].day,
+        log,
+        *("--master", "local-cluster[2,1,1024]", "--conf", "spark.executor.memory=512m"),
+        *("--conf", f"spark.executor.extraJavaOptions={accidents.FAST_JVM}"),
+        spark_home=accidents.own_spark_home(tmp_path / "spark"),
+    )
+    try:
+        # the batch is in the executors' memory, and part of it is lost with one of them
+        accidents.wait_until(process, log, lambda: (tmp_path / "lake" / "tables" / "events_quarantine").exists())
+        executors = accidents.executors_of(process)
+        executors[0].kill()
+        assert process.wait(240) == 0, log.read_text()[-3000:]
+    finally:
+        accidents.kill_group(process)
+    assert len(executors) == 2
+    assert accidents.stored_rows(spark, config) == days[0].rows
 
 
 def log_files(config, kind):
@@ -140,18 +175,11 @@ def test_a_commit_cut_between_two_lines_is_found_by_the_checksum_of_a_local_file
         event_ids(spark, config)
 
 
-@pytest.fixture(scope="module")
-def two_days(spark_session, tmp_path_factory):
-    """A folder with the deliveries of two days, and what an ingest of them gives that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("two_days")
-    return folder, accidents.undisturbed(spark_session, folder, 2)
-
-
 # Two writers here are two threads of one driver. Delta makes a commit on a plain local folder atomic within one JVM only, because
 # renaming a local file replaces what is there: several drivers at once need a file system with an atomic "create if absent".
 @pytest.mark.parametrize("same_day", [True, False], ids=["same day", "two days"])
-def test_two_ingests_at_once_lose_nothing_and_add_nothing_twice(spark, tmp_path, two_days, same_day):
-    folder, days = two_days
+def test_two_ingests_at_once_lose_nothing_and_add_nothing_twice(spark, tmp_path, deliveries, same_day):
+    folder, days = deliveries
     pair = [days[0].day, days[0].day if same_day else days[1].day]
     expected = days[0 if same_day else 1].rows
     for number in range(2):
@@ -187,21 +215,27 @@ def fill(disk, spare):
         filler.truncate((disk / "filler").stat().st_size - spare * 1024)
 
 
-def test_a_full_disk_stops_the_run_with_whole_tables_and_a_repeated_run_completes_them(spark, small_disk, two_days):
-    folder, days = two_days
+def test_a_full_disk_stops_the_run_with_whole_tables_and_a_repeated_run_completes_them(spark, small_disk, deliveries):
+    folder, days = deliveries
     config = shop_config(folder / "raw", small_disk / "lake")
     ingest_events(spark, config, days[0].day)
     whole = [days[0].rows, days[1].rows]
-    for spare in (0, 24, 72, 120):  # KiB: the disk is full at one write or another
+    failed = {}
+    for spare in range(0, 400, 40):  # KiB: full at one write or another, until there is enough for all of them
         fill(small_disk, spare)
-        one_line = r"^no space left.*free space and run the same command again$"
-        with pytest.raises(RetryableError, match=one_line) as error, full_disk_explained():
-            ingest_events(spark, config, days[1].day)
-        assert error.value.exit_code == 75
+        try:
+            with full_disk_explained():
+                ingest_events(spark, config, days[1].day)
+            break
+        except RetryableError as error:
+            failed[spare] = error
         stored = accidents.stored_rows(spark, config)
         assert all(stored[name] in (rows[name] for rows in whole) for name in stored), spare
         if spare == 0:
             assert stored == days[0].rows
         (small_disk / "filler").unlink()
-    ingest_events(spark, config, days[1].day)
+    assert 0 in failed
+    for error in failed.values():
+        assert error.exit_code == 75
+        assert re.fullmatch("no space left.*free space and run the same command again", str(error))
     assert accidents.stored_rows(spark, config) == days[1].rows

@@ -182,9 +182,7 @@ def _write_row(record: RunRecord, status: str, finished_at: datetime, seconds: f
         profile.first if profile else None, profile.last if profile else None,
     )  # fmt: skip
     rows = record.spark.createDataFrame([row], INGEST_RUNS)
-    # the day of the start as a bound, so that the look-up of the key reads that day's files only
-    day = record.started_at.astimezone(UTC).date()
-    tables.merge_new(record.spark, record.config, _TABLE, rows, (STARTED_AT, day, day + timedelta(days=1)))
+    tables.append_rows(record.spark, record.config, _TABLE, rows)
 
 
 def _write_gauges(

@@ -17,7 +17,7 @@ from delta.exceptions import (
     ProtocolChangedException,
 )
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, TablesConfig
@@ -161,6 +161,12 @@ def merge_new(
     return retry_on_conflict(merge, config.tables)
 
 
+def append_rows(spark: SparkSession, config: Config, name: str, rows: DataFrame) -> None:
+    """Append rows whose key no other row can have, such as a random one; the look-up of a merge is not needed then."""
+    ensure_table(spark, config, name)
+    _write(rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append"), config, name)
+
+
 def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, update_when: str) -> tuple[int, int]:
     """Insert new keys and replace rows of known keys where update_when holds (SQL over t and s); give (inserted, updated)."""
     ensure_table(spark, config, name)
@@ -202,11 +208,7 @@ def replace_partition(
     ordered = rows.select(*[F.col(field.name).cast(field.dataType) for field in spec.schema])
 
     def write() -> None:
-        writer = ordered.write.format("delta").mode("overwrite").option("replaceWhere", where)
-        if config.tables.catalog is not None:
-            writer.saveAsTable(table_address(config, name))
-        else:
-            writer.save(_folder(config, name))
+        _write(ordered.write.format("delta").mode("overwrite").option("replaceWhere", where), config, name)
 
     retry_on_conflict(write, config.tables)
     return spark.table(table_address(config, name)).where(where).count()
@@ -265,6 +267,13 @@ def retry_on_conflict(write: Callable[[], _Result], limits: TablesConfig) -> _Re
             time.sleep(pause)
             pause *= 2
     raise AssertionError("unreachable: merge_attempts is at least 1")
+
+
+def _write(writer: DataFrameWriter, config: Config, name: str) -> None:
+    if config.tables.catalog is not None:
+        writer.saveAsTable(table_address(config, name))
+    else:
+        writer.save(_folder(config, name))
 
 
 def _folder(config: Config, name: str) -> str:

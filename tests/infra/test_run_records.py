@@ -115,14 +115,14 @@ def test_an_error_of_ours_is_recorded_and_goes_on_and_others_are_not_touched(spa
         with pytest.raises(type(error)), run_records.recorded(spark, config, "events", None, "other"):
             raise error
     assert set(rows(spark, config)) == {"ours"}
-    monkeypatch.setattr(tables, "merge_new", lambda *_: 1 / 0)
+    monkeypatch.setattr(tables, "append_rows", lambda *_: 1 / 0)
     with pytest.raises(DataError, match="first") as error, run_records.recorded(spark, config, "events", None, "twice"):
         raise DataError("first")
     assert error.value.__notes__ == ["the run could not be recorded either: division by zero"]
 
 
 def test_gauges_and_an_mlflow_run_are_written_on_request(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "merge_new", lambda *_: 1)
+    monkeypatch.setattr(tables, "append_rows", lambda *_: 1)
     folder = tmp_path / "prom"
     config = shop(tmp_path, monitoring={"prometheus_dir": str(folder)}, tracking={"log_ingest": True},
                   checks={"events": {"freshness_hours": {"warn": 24, "fail": 48}}})  # fmt: skip
@@ -167,7 +167,7 @@ def test_gauges_and_an_mlflow_run_are_written_on_request(spark, tmp_path, monkey
 
 
 def test_two_sources_and_feeds_share_a_folder(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "merge_new", lambda *_: 1)
+    monkeypatch.setattr(tables, "append_rows", lambda *_: 1)
     (tmp_path / "prom").mkdir()
     for name in ("shop", "app"):
         config = make_config(

@@ -121,6 +121,15 @@ def test_a_duplicate_that_says_something_else_keeps_the_stored_row(spark, tmp_pa
     assert stored(spark, config, "events", "user_id") == [("first",)]
 
 
+def test_a_line_is_one_conflict_however_many_copies_are_stored(spark, tmp_path):
+    config = shop_config(tmp_path, ingest={"horizon_days": 2})
+    for day, user in (("01", "u1"), ("04", "u1"), ("03", "u2")):  # the first two are too far apart to know each other
+        line = event_line(user_id=user, timestamp=f"2024-03-{day}T10:00:00")
+        write_lines(tmp_path / "raw" / f"2024-03-{day}.jsonl", line)
+        counts = ingest_events(spark, config, date(2024, 3, int(day)))
+    assert (counts["duplicate"], counts["conflicts"], counts["known_elsewhere"]) == (1, 1, 1)
+
+
 def test_numbered_ids_keep_repeats_of_one_file_and_know_a_second_delivery(spark, tmp_path):
     lines = [event_line(event_id=...)] * 3 + [event_line(event_id=..., user_id="u2")]
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", *lines)
@@ -235,7 +244,7 @@ def test_tables_may_have_names_in_a_catalog(spark, tmp_path):
         assert (counts["duplicate"], counts["late"], counts["quarantined"]) == (1, 1, 1)
         tables_there = {row.tableName for row in spark.sql("SHOW TABLES IN shop_ingest").collect()}
         assert tables_there == {"events", "events_late", "events_quarantine", "ingest_runs"}
-        assert [spark.table(f"shop_ingest.{name}").count() for name in sorted(tables_there)] == [1, 1, 1]
+        assert [spark.table(f"shop_ingest.{name}").count() for name in sorted(tables_there)] == [1, 1, 1, 2]
         assert not (tmp_path / "lake").exists()
     finally:
         spark.sql("DROP DATABASE shop_ingest CASCADE")

@@ -1,0 +1,103 @@
+"""Ingest killed at random moments and repeated, for many seeds: the same as tests/test_accidents.py does for a few.
+
+Writes benchmarks/results/kill.json. Usage: .venv/bin/python benchmarks/bench_kill.py [--seeds 200] [--jobs 1] [--minutes 60]
+Exits with 1 when any seed left part of a batch, lost a row or added one twice.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import accidents
+from measure import hardware, versions
+
+from recsys_spark.infra.session import build_session
+
+RESULTS = Path(__file__).parent / "results" / "kill.json"
+DAYS = 5  # killed one after the other into the same tables; then a new sequence begins in an empty folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=200, help="kills; rounded up to whole sequences of days")
+    parser.add_argument("--jobs", type=int, default=1, help="sequences at once")
+    parser.add_argument("--minutes", type=float, default=None, help="start no further sequence after this time")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench_kill_"))
+    start = time.perf_counter()
+    try:
+        spark = _session(folder)
+        days = accidents.undisturbed(spark, folder, DAYS)
+        alone = accidents.shop_config(folder / "raw", folder / "alone")
+        seconds = accidents.undisturbed_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
+
+        def sequence(number: int) -> list[tuple[int, str]]:
+            if options.minutes is not None and time.perf_counter() - start > options.minutes * 60:
+                return []
+            return _sequence(spark, folder, days, number, seconds)
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            found = [kill for part in pool.map(sequence, range(-(-options.seeds // DAYS))) for kill in part]
+        spark.stop()
+    finally:
+        shutil.rmtree(folder)
+    failures = {str(seed): state for seed, state in found if state.startswith("failed")}
+    report = {
+        "hardware": hardware(),
+        "versions": versions("pyspark", "delta-spark"),
+        "seeds_asked": options.seeds,
+        "seeds_run": len(found),
+        "jobs": options.jobs,
+        "undisturbed_seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - start, 1),
+        "states": dict(Counter(state.split(":")[0] for _, state in found)),
+        "failures": len(failures),
+        "failed_seeds": failures,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    sys.exit(bool(failures))
+
+
+def _sequence(
+    spark: object, folder: Path, days: list[accidents.Day], number: int, seconds: float
+) -> list[tuple[int, str]]:
+    """Kill and repeat one day after the other; a failure ends the sequence, because the days after it build on it."""
+    config = accidents.shop_config(folder / "raw", folder / f"killed-{number}")
+    found: list[tuple[int, str]] = []
+    for place, day in enumerate(days):
+        seed = number * DAYS + place
+        try:
+            state = accidents.kill_and_repeat(spark, config, day, seed, seconds, folder / "logs" / f"{seed}.txt")
+        except Exception as error:  # any of them is a result: it is kept with its seed, and the exit code is 1
+            state = f"failed: {type(error).__name__}: {str(error)[:2000]}"
+        found.append((seed, state))
+        sys.stderr.write(f"seed={seed} {state}\n")
+        if state.startswith("failed"):
+            break
+    shutil.rmtree(config.data_root, ignore_errors=True)
+    return found
+
+
+def _session(folder: Path):
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.driver.memory": "2g",
+        "spark.driver.extraJavaOptions": accidents.FAST_JVM,
+    }
+    spark = {"master": "local[2]", "shuffle_partitions": 1, "conf": conf}
+    return build_session(accidents.make_config(folder, spark=spark))
+
+
+if __name__ == "__main__":
+    main()
