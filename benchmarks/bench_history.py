@@ -1,7 +1,6 @@
-"""One day merged into 30 days of history and into 300: seconds, and the files that the merge looked at.
+"""One day merged into 30 days of history and into 300: seconds.
 
-The same day of events goes through the real ingest, into two tables that differ in their history only. The files that the merge
-scanned come from Delta's own metrics of the commit. Medians of several days, the two tables in turns in one warm session.
+The same day of events goes through the real ingest, into two tables that differ in their history only. Medians of several days, the two tables in turns in one warm session.
 Writes benchmarks/results/history.json. Usage: .venv/bin/python benchmarks/bench_history.py [--rows 4000] [--days 9]
 """
 
@@ -41,7 +40,6 @@ def main() -> None:
         for days, config in configs.items():
             write_history(spark, config, days, options.rows)
         seconds = {days: [] for days in HISTORIES}
-        files = {days: [] for days in HISTORIES}
         for number in range(WARM_UP + options.days):
             day = FIRST_DAY + timedelta(days=number)
             write_day(root / "raw", day, options.rows)
@@ -52,12 +50,10 @@ def main() -> None:
                 assert counts["inserted"] == options.rows, counts
                 if number >= WARM_UP:
                     seconds[days].append(took)
-                    files[days].append(files_scanned(spark, config))
         medians = {days: statistics.median(found) for days, found in seconds.items()}
         report = {
             "hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "rows_a_day": options.rows, "runs": options.days,
             "median_seconds": {str(days): round(value, 2) for days, value in medians.items()},
-            "files_scanned": {str(days): found for days, found in files.items()},
             "ratio": round(medians[HISTORIES[1]] / medians[HISTORIES[0]], 2),
         }  # fmt: skip
         print(json.dumps(report, indent=1))
@@ -113,14 +109,6 @@ def write_day(folder: Path, day: date, rows: int) -> None:
         for i in range(rows)
     )
     (folder / f"{day}.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def files_scanned(spark, config: Config) -> int:
-    """Data files that the newest MERGE read, from the metrics of its commit."""
-    history = spark.sql(f"DESCRIBE HISTORY {tables.table_address(config, 'events')} LIMIT 1").collect()[0]
-    assert history["operation"] == "MERGE", history["operation"]
-    metrics = history["operationMetrics"]
-    return int(metrics["numTargetFilesAfterSkipping"]) if "numTargetFilesAfterSkipping" in metrics else -1
 
 
 if __name__ == "__main__":
