@@ -1,6 +1,7 @@
 """One day merged into 30 days of history and into 300: seconds.
 
-The same day of events goes through the real ingest, into two tables that differ in their history only. Medians of several days, the two tables in turns in one warm session.
+The same day of events goes through the real ingest, into two tables that differ in their history only. Medians of several
+days, the two tables in turns in one warm session.
 Writes benchmarks/results/history.json. Usage: .venv/bin/python benchmarks/bench_history.py [--rows 4000] [--days 9]
 """
 
