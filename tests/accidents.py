@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -166,7 +167,19 @@ def wait_until(process: subprocess.Popen[bytes], log: Path, is_so: Callable[[], 
 def executors_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The executors among a driver's own descendants."""
     family = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in family if any("CoarseGrainedExecutorBackend" in part for part in child.cmdline())]
+    return [child for child in family if any("CoarseGrainedExecutorBackend" in part for part in _command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.NoSuchProcess):  # one of the start script's helpers, ended since it was listed
+        return list(process.cmdline())
+    return []
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> bool:
@@ -176,7 +189,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    while any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in family):
+    while any(_is_alive(member) for member in family):
         time.sleep(0.01)
     return True
 
