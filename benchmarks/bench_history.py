@@ -1,7 +1,8 @@
-"""One day merged into 30 days of history and into 300: seconds.
+"""One day merged into 30 days of history and into 300: seconds, and files of the events table that were scanned.
 
 The same day of events goes through the real ingest, into two tables that differ in their history only. Medians of several
-days, the two tables in turns in one warm session.
+days, the two tables in turns in one warm session. The files are what the scans' own metrics say ("number of files read"),
+summed over every query of the ingest.
 Writes benchmarks/results/history.json. Usage: .venv/bin/python benchmarks/bench_history.py [--rows 4000] [--days 9]
 """
 
@@ -40,21 +41,25 @@ def main() -> None:
         spark = build_session(configs[HISTORIES[0]])
         for days, config in configs.items():
             write_history(spark, config, days, options.rows)
-        seconds = {days: [] for days in HISTORIES}
+        seconds, scanned = ({days: [] for days in HISTORIES} for _ in range(2))
         for number in range(WARM_UP + options.days):
             day = FIRST_DAY + timedelta(days=number)
             write_day(root / "raw", day, options.rows)
             for days, config in configs.items():
+                queries = num_queries(spark)
                 start = time.perf_counter()
                 counts = ingest_events(spark, config, day)
                 took = time.perf_counter() - start
                 assert counts["inserted"] == options.rows, counts
                 if number >= WARM_UP:
                     seconds[days].append(took)
+                    scanned[days].append(files_scanned(spark, queries, tables.table_address(config, "events")))
         medians = {days: statistics.median(found) for days, found in seconds.items()}
         report = {
             "hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "rows_a_day": options.rows, "runs": options.days,
             "median_seconds": {str(days): round(value, 2) for days, value in medians.items()},
+            "median_files_scanned": {str(days): statistics.median(found) for days, found in scanned.items()},
+            "files_in_table": {str(days): num_files(spark, config) for days, config in configs.items()},
             "ratio": round(medians[HISTORIES[1]] / medians[HISTORIES[0]], 2),
         }  # fmt: skip
         print(json.dumps(report, indent=1))
@@ -93,6 +98,38 @@ def write_history(spark, config: Config, days: int, rows: int) -> None:
     events.select(*EVENTS.fieldNames()).repartition("event_date").write.format("delta").mode("append").save(
         address.split("`")[1]
     )
+
+
+def num_queries(spark) -> int:
+    """How many queries have run in this session's JVM so far, failed ones included."""
+    return int(_query_store(spark).executionsCount())
+
+
+def files_scanned(spark, since: int, table: str) -> int:
+    """The files that the scans of a table read, over all queries after the first `since`."""
+    spark._jsc.sc().listenerBus().waitUntilEmpty()
+    store = _query_store(spark)
+    queries = store.executionsList()
+    total = 0
+    for place in range(since, queries.size()):
+        number = queries.apply(place).executionId()
+        values, nodes = store.executionMetrics(number), store.planGraph(number).allNodes()
+        for node in (nodes.apply(i) for i in range(nodes.size())):
+            if not node.name().startswith("Scan") or table.split("`")[1] not in node.desc():
+                continue
+            metrics = node.metrics()
+            for metric in (metrics.apply(i) for i in range(metrics.size())):
+                if metric.name() == "number of files read" and values.contains(metric.accumulatorId()):
+                    total += int(values.apply(metric.accumulatorId()).replace(",", ""))
+    return total
+
+
+def num_files(spark, config: Config) -> int:
+    return int(spark.sql(f"DESCRIBE DETAIL {tables.table_address(config, 'events')}").head()["numFiles"])
+
+
+def _query_store(spark):
+    return spark._jsparkSession.sharedState().statusStore()
 
 
 def write_day(folder: Path, day: date, rows: int) -> None:

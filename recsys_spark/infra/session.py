@@ -47,6 +47,8 @@ def build_session(config: Config) -> SparkSession:
     builder = builder.config("spark.sql.legacy.codingErrorAction", "true")
     # lets the parser see that a JSON line names a field twice, by the map that got smaller; the default would stop the job
     builder = builder.config("spark.sql.mapKeyDedupPolicy", "LAST_WIN")
+    # what is kept here is read a few times: compressing it column by column takes longer than what it saves
+    builder = builder.config("spark.sql.inMemoryColumnarStorage.compressed", "false")
     if config.spark.shuffle_partitions is not None:
         builder = builder.config("spark.sql.shuffle.partitions", config.spark.shuffle_partitions)
     for key, value in config.spark.conf.items():

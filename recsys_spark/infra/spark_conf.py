@@ -64,10 +64,11 @@ spark.master local[*]
 # Fixed when the JVM starts, so it cannot be set later by a session: 30 % of the memory found, between 2 and 4 GiB.
 spark.driver.memory {driver_memory}
 
-# One time zone for SQL, for Java's own date code and for every machine.
+# One time zone for SQL, for Java's own date code and for every machine. And methods above 8,000 bytecodes are compiled, too:
+# what Spark generates for the many checks of a line is one such method, and ingest took 40 % longer while it was interpreted.
 spark.sql.session.timeZone UTC
-spark.driver.extraJavaOptions -Duser.timezone=UTC
-spark.executor.extraJavaOptions -Duser.timezone=UTC
+spark.driver.extraJavaOptions -Duser.timezone=UTC -XX:-DontCompileHugeMethods
+spark.executor.extraJavaOptions -Duser.timezone=UTC -XX:-DontCompileHugeMethods
 
 # Workers run the interpreter that has this package's dependencies.
 spark.pyspark.python {python}

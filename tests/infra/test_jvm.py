@@ -178,7 +178,7 @@ def test_the_defaults_switch_on_delta_utc_and_this_interpreter():
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:-DontCompileHugeMethods",
         "spark.pyspark.python": "/venv/bin/python",
         "spark.driver.memory": "2457m",
     }
@@ -197,7 +197,8 @@ def test_https_proxy_reaches_java_which_does_not_read_it():
 
 
 def test_use_spark_conf_points_workers_and_jvm_at_this_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv("SPARK_CONF_DIR", raising=False)
+    monkeypatch.setenv("SPARK_CONF_DIR", "set first, so that what the call sets is taken back after the test")
+    monkeypatch.delenv("SPARK_CONF_DIR")
     monkeypatch.setenv("PYSPARK_PYTHON", "/somewhere/else")
     monkeypatch.setenv("PYSPARK_DRIVER_PYTHON", "/somewhere/else")
     monkeypatch.setattr(jvm, "conf_dir", lambda: tmp_path)

@@ -60,13 +60,26 @@ def erase_config(tmp_path):
     return make_config(tmp_path / "lake", erase={"users_file": str(tmp_path / "users.txt")})
 
 
+@pytest.fixture
+def erase_catalog_config(spark, erase_config):
+    """The same with its tables in a database of Spark's catalog, whose files are below the same folder."""
+    root = Path(erase_config.data_root)
+    spark.sql(f"CREATE DATABASE shop_erase LOCATION '{root / 'tables'}'")
+    yield make_config(root, erase=erase_config.erase.model_dump(), tables={"catalog": "spark_catalog.shop_erase"})
+    spark.sql("DROP DATABASE shop_erase CASCADE")
+
+
 def stored(spark, config, name, *columns):
     return table_rows(tables.read_table(spark, config, name, made_by="x"), *columns)
 
 
-@pytest.mark.parametrize("has_vectors", [False, True], ids=["plain", "deletion vectors"])
-def test_no_file_holds_an_erased_user(spark, erase_config, has_vectors, caplog, capfd):
-    config, root = erase_config, Path(erase_config.data_root)
+@pytest.mark.parametrize(
+    ("tables_in", "has_vectors"), [("erase_catalog_config", False), ("erase_config", True)],
+    ids=["plain, by name", "deletion vectors, by folder"],
+)  # fmt: skip
+def test_no_file_holds_an_erased_user(spark, request, tables_in, has_vectors, caplog, capfd):
+    config = request.getfixturevalue(tables_in)
+    root = Path(config.data_root)
     for name in ("events", "user_index"):
         make_table(spark, config, name, has_vectors)
     events = [{"user_id": user, "session_id": f"of {user}", "timestamp": f"2024-03-0{day} 10:00:00"}
