@@ -17,6 +17,7 @@ from delta.exceptions import (
     ProtocolChangedException,
 )
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
@@ -30,6 +31,11 @@ _Result = TypeVar("_Result")
 
 VERSION_PROPERTY = "recsys.table_version"
 
+
+class _BeingCreatedError(Exception):
+    """The table's folder holds files and no commit yet: another job is creating it at this moment, or the files are not ours."""
+
+
 # Two writers met: the work is repeated from a fresh snapshot. ConcurrentTransactionException is not among them:
 # it says that the same transaction id was written already.
 _CONFLICTS = (
@@ -38,6 +44,7 @@ _CONFLICTS = (
     ConcurrentDeleteDeleteException,
     MetadataChangedException,  # two jobs created the table at once
     ProtocolChangedException,
+    _BeingCreatedError,
 )
 
 
@@ -109,7 +116,8 @@ def read_cutoff(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
 def ensure_table(spark: SparkSession, config: Config, name: str, properties: Mapping[str, str] | None = None) -> None:
     """Create the table with its schema, partitioning and version when it is not there; SchemaError when it has another version.
 
-    properties are added to a new table only; of two jobs that create it at once one wins, with all of its properties.
+    properties are added to a new table only; of two jobs that create it at once one wins, with all of its properties. Raises
+    DataError when the place of the table is taken by files that are none.
     """
     if table_exists(spark, config, name):
         _check_commits(spark, config, name)
@@ -123,7 +131,27 @@ def ensure_table(spark: SparkSession, config: Config, name: str, properties: Map
         statement += f" PARTITIONED BY ({', '.join(spec.partition_by)})"
     pairs = {**table_properties(name), **(properties or {})}
     statement += " TBLPROPERTIES (" + ", ".join(f"'{key}' = '{value}'" for key, value in pairs.items()) + ")"
-    retry_on_conflict(lambda: spark.sql(statement), config.tables)
+    _create_table(spark, config, name, statement)
+
+
+def _create_table(spark: SparkSession, config: Config, name: str, statement: str) -> None:
+    def create() -> None:
+        try:
+            spark.sql(statement)
+        except AnalysisException as error:
+            if not str(error).startswith("[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"):
+                raise
+            raise _BeingCreatedError from error
+
+    try:
+        retry_on_conflict(create, config.tables)
+    except RetryableError as error:
+        if not isinstance(error.__cause__, _BeingCreatedError):
+            raise
+        raise DataError(
+            f"table {table_address(config, name)}: expected a Delta table or an empty place, found other files there; "
+            "move them away and run the job again"
+        ) from error
 
 
 def table_properties(name: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from delta.exceptions import ConcurrentAppendException, ConcurrentTransactionException
@@ -25,6 +26,29 @@ def catalog_config(spark, tmp_path):
     spark.sql(f"CREATE DATABASE shop_tables LOCATION '{tmp_path / 'database'}'")
     yield make_config(tmp_path, tables={"catalog": "shop_tables"})
     spark.sql("DROP DATABASE shop_tables CASCADE")
+
+
+def file_where_events_will_be(tmp_path):
+    file = tmp_path / "database" / "events" / "first commit, not renamed yet"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    return file
+
+
+def test_a_table_that_another_job_is_creating_is_waited_for(spark, catalog_config, tmp_path, monkeypatch):
+    other, pauses = file_where_events_will_be(tmp_path), []
+    monkeypatch.setattr(tables, "time", SimpleNamespace(sleep=lambda pause: (pauses.append(pause), other.unlink())))
+    tables.ensure_table(spark, catalog_config, "events")
+    assert len(pauses) == 1
+    assert tables.table_exists(spark, catalog_config, "events")
+
+
+def test_files_in_the_place_of_a_table_are_an_error_and_stay(spark, catalog_config, tmp_path, monkeypatch):
+    stranger = file_where_events_will_be(tmp_path)
+    monkeypatch.setattr(tables, "time", SimpleNamespace(sleep=lambda pause: None))
+    with pytest.raises(DataError, match=r"expected a Delta table or an empty place.*move them away"):
+        tables.ensure_table(spark, catalog_config, "events")
+    assert stranger.exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "catalog"])
