@@ -65,7 +65,7 @@ spark.master local[*]
 spark.driver.memory {driver_memory}
 
 # One time zone for SQL, for Java's own date code and for every machine. And methods above 8,000 bytecodes are compiled, too:
-# what Spark generates for the many checks of a line is one such method, and ingest took 40 % longer while it was interpreted.
+# what Spark generates for the many checks of a line is one such method (28 CPU seconds and not 40 per 1.5 million lines, once warm).
 spark.sql.session.timeZone UTC
 spark.driver.extraJavaOptions -Duser.timezone=UTC -XX:-DontCompileHugeMethods
 spark.executor.extraJavaOptions -Duser.timezone=UTC -XX:-DontCompileHugeMethods
