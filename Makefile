@@ -49,7 +49,7 @@ fmt: ready ## sort imports, fix what ruff can fix, format
 
 lock: ready ## resolve requirements/*.txt anew (UPGRADE=1: to the newest versions)
 	$(COMPILE) requirements/tools.in $(if $(UPGRADE),--upgrade) -o requirements/tools.txt
-	$(COMPILE) setup.py --extra demo --extra dev -c requirements/pins.txt $(if $(UPGRADE),--upgrade) -o requirements/default.txt
+	$(COMPILE) setup.py --extra demo --extra implicit --extra ann --extra tune --extra dev -c requirements/pins.txt $(if $(UPGRADE),--upgrade) -o requirements/default.txt
 
 doctor: ready ## look at this machine and say what is missing
 	$(RECSYS) doctor

