@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from recsys_spark.evaluation.run_results import RunResults
+    from recsys_spark.infra.run_records import Feed
 
 _log = logging.getLogger("recsys_spark.cli")
 
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     quarantine = commands.add_parser("quarantine", help="what was quarantined and why, and a second try after a fix")
     quarantine.add_argument("action", choices=("counts", "list", "replay"))
-    quarantine.add_argument("--feed", choices=("events", "items"), default="events", help="which quarantine to look at")
+    feed_help = "which quarantine; without it events, and for replay both"
+    quarantine.add_argument("--feed", choices=("events", "items"), help=feed_help)
     quarantine.add_argument("--reason", help="only lines of this reason")
     quarantine.add_argument("--limit", type=int, default=20, help="list: at most so many lines")
     quarantine.add_argument(
@@ -187,11 +189,12 @@ def _quarantine(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.set)
     with _session(config) as spark:
         if options.action == "replay":
-            counts = replay_quarantine(spark, config, options.date)
+            feeds: tuple[Feed, ...] = (options.feed,) if options.feed else ("events", "items")
+            counts = replay_quarantine(spark, config, options.date, feeds)
             print(conservation_line(counts) if counts.get("read") else "nothing is quarantined")
             print(f"left the quarantine: {counts['removed']:,.0f}")
             return 0
-        found = quarantine_of(spark, config, options.feed)
+        found = quarantine_of(spark, config, options.feed or "events")
         if found is None:
             print("nothing is quarantined")
         elif options.action == "counts":

@@ -5,6 +5,7 @@ A file holds only what differs from the defaults. `load_config` applies: default
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class SparkConfig(BaseConfig):
@@ -68,7 +71,7 @@ class EventIdConfig(BaseConfig):
     hash_of: tuple[str, ...] = Field(min_length=1)
     """Fields of the source whose values together name an event."""
     numbered: bool = False
-    """Add the occurrence number inside the file, where equal lines in one delivery are real repeats and not double deliveries."""
+    """Number equal lines of one file, where they are real repeats and not double deliveries."""
 
 
 class SourceConfig(BaseConfig):
@@ -107,6 +110,19 @@ class SourceConfig(BaseConfig):
                 "lines are split at the byte of a newline, which this encoding does not have; convert the files to UTF-8"
             )
         return encoding
+
+    @field_validator("date_pattern")
+    @classmethod
+    def _has_one_group(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError("expected a group (in parentheses) around the date, found none")
+        return pattern
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -179,7 +195,7 @@ class IngestConfig(BaseConfig):
     horizon_days: int = Field(30, ge=0, le=3650)
     """Dedupe horizon: an event older than this at its delivery is late, and duplicates are looked up this far around a batch."""
     near_duplicate_seconds: float = Field(0.0, ge=0, le=86_400)
-    """Drop an event when the same user did the same to the same item at most this long before, in the same batch; 0 switches it off."""
+    """Drop an event when the same user did the same to the same item within this time of it; 0 switches it off."""
     max_quarantined_share: float = Field(0.05, ge=0, le=1)
     """Above this share of quarantined lines nothing is written but the quarantine, and the job ends with exit code 3."""
     trim_ids: bool = False
@@ -354,6 +370,11 @@ class Config(BaseConfig):
     erase: EraseConfig = EraseConfig()
     """Erasure of users."""
 
+    @property
+    def is_local(self) -> bool:
+        """Say whether data_root is a folder of this machine and not a URI (s3a://..., hdfs:/...)."""
+        return _URI.match(self.data_root) is None
+
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         if max(self.evaluation.k) > self.recommend.k:
@@ -366,7 +387,7 @@ class Config(BaseConfig):
                 f"cleaning changes {unused}, which no model reads: interactions.weight_column is "
                 f"{self.interactions.weight_column or 'null'}; expected it to name the one that is cleaned"
             )
-        if "://" in self.data_root and self.tracking.uri is None:
+        if not self.is_local and self.tracking.uri is None:
             raise ValueError(
                 f"data_root {self.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
             )

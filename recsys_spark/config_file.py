@@ -18,6 +18,10 @@ from recsys_spark.errors import ConfigError
 _SECRET = re.compile(r"secret|password|token|credential|access\.?key|account\.key", re.IGNORECASE)
 
 
+# s3a://bucket/..., abfss://container@account/... hold no password: only a name and a password are taken for a login
+_LOGIN = re.compile(r"//[^/@:\s]*:[^/@\s]*@")
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice; plain YAML would silently keep the last one."""
 
@@ -65,12 +69,26 @@ def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
 
 
 def without_secrets(config: Config) -> Config:
-    """Give the config as it may be logged: secrets in spark.conf, found by their key, and a user's id are replaced by `***`."""
+    """Give the config as it may be logged.
+
+    Secrets in spark.conf (found by their key), who logs in in an address (`scheme://user:password@host`) and a user's id are
+    replaced by `***`.
+    """
     conf = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
     shown: dict[str, BaseConfig] = {"spark": config.spark.model_copy(update={"conf": conf})}
     if config.evaluation.example_user not in (None, "median"):
         shown["evaluation"] = config.evaluation.model_copy(update={"example_user": "***"})
-    return config.model_copy(update=shown)
+    shown["tracking"] = config.tracking.model_copy(update={"uri": _without_login(config.tracking.uri)})
+    sources = {
+        feed: source.model_copy(update={"path": _without_login(source.path)})
+        for feed, source in (("events", config.sources.events), ("items", config.sources.items))
+    }
+    shown["sources"] = config.sources.model_copy(update=sources)
+    return config.model_copy(update={**shown, "data_root": _without_login(config.data_root)})
+
+
+def _without_login(address: str | None) -> str | None:
+    return _LOGIN.sub("//***@", address) if address else address
 
 
 def dump_config(config: Config) -> str:

@@ -232,9 +232,9 @@ _LINE_KEY = (SOURCE_FILE, LINE_HASH, OCCURRENCE)
 TABLES: dict[str, TableSpec] = {
     "events": TableSpec(EVENTS, (EVENT_ID,), (EVENT_DATE,), version=2, stats_columns=(TIMESTAMP,)),
     "events_late": TableSpec(EVENTS, (EVENT_ID,), version=2, stats_columns=(TIMESTAMP, EVENT_DATE)),
-    "events_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
+    "events_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=3, stats_columns=(OCCURRENCE, DELIVERY_DATE)),
     "items": TableSpec(ITEMS, (ITEM_ID,)),
-    "items_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
+    "items_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=3, stats_columns=(OCCURRENCE, DELIVERY_DATE)),
     "ingest_runs": TableSpec(INGEST_RUNS, (INGEST_RUN,)),
     "interactions": TableSpec(
         INTERACTIONS, (CUTOFF, USER_ID, ITEM_ID), (CUTOFF,), version=2, stats_columns=(LAST_TIMESTAMP,)

@@ -124,6 +124,12 @@ def test_encodings_whose_newline_is_no_single_byte_are_refused(encoding):
         load_config(None, [f"sources.events.encoding={encoding}"])
 
 
+@pytest.mark.parametrize(("pattern", "problem"), [("[", "no regular expression"), (r"\d{4}-\d{2}-\d{2}", "a group")])
+def test_a_date_pattern_that_finds_no_date_is_refused(pattern, problem):
+    with pytest.raises(ConfigError, match=rf"sources\.events\.date_pattern: .*{problem}"):
+        load_config(None, [f"sources.events.date_pattern='{pattern}'"])
+
+
 def test_lists_too_short_for_the_metrics_are_refused():
     with pytest.raises(ConfigError, match=r"evaluation\.k asks for 20 items but lists hold recommend\.k = 10"):
         load_config(None, ["recommend.k=10"])

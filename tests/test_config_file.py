@@ -153,6 +153,17 @@ def test_secrets_of_spark_settings_are_not_shown():
     assert config.spark.conf["spark.hadoop.fs.s3a.secret.key"] == "hush"
 
 
+def test_a_login_in_an_address_is_not_logged():
+    config = load_config(
+        None, ["tracking.uri=postgresql://anna:hush@db/mlflow", "sources.events.path=s3a://key:hush@b/raw"]
+    )
+    shown = without_secrets(config)
+    assert shown.tracking.uri == "postgresql://***@db/mlflow"
+    assert shown.sources.events.path == "s3a://***@b/raw"
+    container = "abfss://raw@account.dfs.example/x"
+    assert without_secrets(load_config(None, [f"sources.events.path={container}"])).sources.events.path == container
+
+
 def test_a_configured_user_is_not_logged():
     for shown, config_value in (("***", "u-17"), ("median", "median"), (None, None)):
         config = Config.model_validate({"evaluation": {"example_user": config_value}})

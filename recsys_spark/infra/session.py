@@ -16,6 +16,7 @@ from pyspark.errors import (
     IllegalArgumentException,
     NumberFormatException,
     ParseException,
+    PySparkException,
 )
 from pyspark.sql import DataFrame, SparkSession
 
@@ -104,9 +105,9 @@ def input_errors_explained(source: str) -> Iterator[None]:
         ) from error
     except (NumberFormatException, ArithmeticException, DateTimeException, IllegalArgumentException) as error:
         raise DataError(
-            f"source {source!r}: a filter or expression of its config fails on a line: {_first_line(error)}; "
+            f"source {source!r}: a filter or expression of its config fails on a line ({_condition(error)}); "
             "fields are text that may hold anything: use try_cast(field AS type) or try_to_timestamp"
-        ) from error
+        ) from None
 
 
 @contextmanager
@@ -124,6 +125,12 @@ def full_disk_explained() -> Iterator[None]:
             f"no space left where tables, models or temporary files are written ({full[:300]}); a table holds all of a write or "
             "nothing of it: free space and run the same command again"
         ) from error
+
+
+def _condition(error: PySparkException) -> str:
+    """The error's name and the SQL that raised it. Its message holds the value of a line, which may be personal."""
+    fragments = [context.fragment() for context in error.getQueryContext() if context.fragment()]
+    return " in ".join([error.getCondition() or type(error).__name__, *fragments[:1]])
 
 
 def _first_line(error: BaseException) -> str:

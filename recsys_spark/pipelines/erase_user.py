@@ -164,7 +164,7 @@ def _replace_reports(config: Config, ids: list[str], run_date: date) -> tuple[in
     words = index_ids(user_id for user_id in ids if not user_id.isdigit())
     notice, rewrite = erased_page(run_date), rewrite_if_named(ids, run_date, lambda text: names_one(text, words))
     replaced = 0
-    if "://" not in config.data_root:
+    if config.is_local:
         for path in sorted((Path(config.data_root) / "reports").glob("*.html")):
             if rewrite("report.html", path.read_text(encoding="utf-8")) is not None:
                 path.write_text(notice, encoding="utf-8")
@@ -197,7 +197,7 @@ def _receipt(
 
 
 def _write_receipt(config: Config, run_date: date, receipt: dict[str, Any]) -> None:
-    if "://" in config.data_root:
+    if not config.is_local:
         _log.info("erase_user receipt=%s", json.dumps(receipt))
         return
     path = Path(config.data_root) / "receipts" / f"{receipt['receipt']}.json"

@@ -106,7 +106,7 @@ def evaluate_run(
 
 def report_path(config: Config, run_date: date) -> Path | None:
     """Give where the report is written; null when the data root is no local folder (the report is in MLflow then)."""
-    return None if "://" in config.data_root else Path(config.data_root).absolute() / "reports" / f"{run_date}.html"
+    return None if not config.is_local else Path(config.data_root).absolute() / "reports" / f"{run_date}.html"
 
 
 def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
