@@ -11,6 +11,7 @@ DEMO_DIR ?= data/demo
 TEST_PROCESSES ?= 2
 # Folders that are linted; the ones that are not there yet are left out.
 SOURCES := $(wildcard setup.py recsys_spark jobs tests benchmarks airflow_dags notebooks)
+EXTRAS := $(addprefix --extra ,demo implicit ann tune dev)
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
 # Every Spark that a target starts, by python or by spark-submit, has Delta's jars, UTC, enough driver memory and the workers' interpreter.
@@ -49,7 +50,8 @@ fmt: ready ## sort imports, fix what ruff can fix, format
 
 lock: ready ## resolve requirements/*.txt anew (UPGRADE=1: to the newest versions)
 	$(COMPILE) requirements/tools.in $(if $(UPGRADE),--upgrade) -o requirements/tools.txt
-	$(COMPILE) setup.py --extra demo --extra implicit --extra ann --extra tune --extra dev -c requirements/pins.txt $(if $(UPGRADE),--upgrade) -o requirements/default.txt
+	$(COMPILE) setup.py $(EXTRAS) -c requirements/pins.txt $(if $(UPGRADE),--upgrade) -o requirements/default.txt
+	$(COMPILE) setup.py $(EXTRAS) --extra petastorm -c requirements/petastorm-pins.txt $(if $(UPGRADE),--upgrade) -o requirements/petastorm.txt
 
 doctor: ready ## look at this machine and say what is missing
 	$(RECSYS) doctor

