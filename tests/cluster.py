@@ -20,6 +20,7 @@ import pyspark
 from accidents import FAST_JVM, ROOT, kill_group, wait_until
 
 from recsys_spark.config import Config
+from recsys_spark.infra.jvm import conf_dir
 
 _MASTER = "org.apache.spark.deploy.master.Master"
 _WORKER = "org.apache.spark.deploy.worker.Worker"
@@ -47,7 +48,16 @@ def standalone_cluster(folder: Path, num_workers: int, worker_memory: str) -> It
     address = ["--host", "127.0.0.1"]
     commands = {"master": [_MASTER, *address, "--port", str(port), "--webui-port", str(page_port)]}
     for number in range(num_workers):
-        size = ["--cores", "1", "--memory", worker_memory, "--webui-port", "0", "--work-dir", str(folder / f"work-{number}")]
+        size = [
+            "--cores",
+            "1",
+            "--memory",
+            worker_memory,
+            "--webui-port",
+            "0",
+            "--work-dir",
+            str(folder / f"work-{number}"),
+        ]
         commands[f"worker-{number}"] = [_WORKER, *address, *size, cluster.master]
     processes = {}
     try:
@@ -64,7 +74,10 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     home = Path(pyspark.__file__).parent
     options = f"{FAST_JVM} -XX:+UseSerialGC"
     environ = {**os.environ, "SPARK_HOME": str(home), "SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": options}
-    environ |= {"SPARK_CONF_DIR": str(log.parent / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"}  # none: the defaults are for jobs
+    environ |= {
+        "SPARK_CONF_DIR": str(log.parent / "conf"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }  # none: the defaults are for jobs
     with log.open("wb") as output:
         return subprocess.Popen(
             [str(home / "bin" / "spark-class"), *command],
@@ -86,7 +99,9 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def submit(cluster: Cluster, job: str, config: Config, *options: str, arguments: tuple[str, ...] = ()) -> tuple[int, str]:
+def submit(
+    cluster: Cluster, job: str, config: Config, *options: str, arguments: tuple[str, ...] = ()
+) -> tuple[int, str]:
     """Run a job under spark-submit on the cluster; give its exit code and all that it printed."""
     settings = Path(config.data_root) / "config.yaml"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +110,7 @@ def submit(cluster: Cluster, job: str, config: Config, *options: str, arguments:
     command += ["--driver-memory", "1g", "--conf", f"spark.driver.extraJavaOptions={FAST_JVM}"]
     command += ["--conf", f"spark.executor.extraJavaOptions={FAST_JVM}"]
     command += [str(ROOT / "jobs" / f"{job}.py"), "--config", str(settings), *arguments]
-    environ = {**os.environ, "SPARK_CONF_DIR": str(Path(sys.prefix) / "spark" / "conf")}
+    environ = {**os.environ, "SPARK_CONF_DIR": str(conf_dir())}
     done = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False
     )
@@ -107,4 +122,6 @@ def tasks_by_executor(event_log: Path) -> Counter[str]:
     [file] = [path for path in event_log.rglob("*") if path.is_file() and path.name.startswith(("app-", "events_"))]
     events = (json.loads(line) for line in file.read_text().splitlines())
     ends = (event for event in events if event["Event"] == "SparkListenerTaskEnd")
-    return Counter(event["Task Info"]["Executor ID"] for event in ends if event["Task End Reason"]["Reason"] == "Success")
+    return Counter(
+        event["Task Info"]["Executor ID"] for event in ends if event["Task End Reason"]["Reason"] == "Success"
+    )

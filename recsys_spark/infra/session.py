@@ -64,7 +64,7 @@ def build_session(config: Config) -> SparkSession:
         )
     if config.spark.check_workers:
         try:
-            check_workers(spark, config.spark.check_workers_seconds)
+            check_workers(spark, config.data_root, config.spark.check_workers_seconds)
         except RecsysError:
             spark.stop()
             raise

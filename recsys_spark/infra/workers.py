@@ -1,4 +1,4 @@
-"""What the Python workers of a cluster have installed, compared with the driver before the first step runs."""
+"""What the Python workers of a cluster have, compared with the driver before the first step runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
@@ -21,41 +24,45 @@ _log = logging.getLogger("recsys_spark.workers")
 PACKAGE = "recsys_spark"
 WORKER_PACKAGES = (PACKAGE, "numpy", "pandas", "pyarrow", "scipy")
 MISSING = ""
-_SHOWN_HOSTS = 5
+_SHOWN_WORKERS = 5
 _TAG = "recsys_spark_check_workers"
 _NO_WORKER = re.compile(
     r"Cannot run program [^\n]*|\[PYTHON_VERSION_MISMATCH\][^\n]*|Python worker (?:failed to connect|exited)[^\n]*"
 )
 
 Report = dict[str, Any]
-"""One worker: `host`, `python` (its interpreter), `versions` (package -> version, MISSING where it cannot be imported)."""
+"""One worker: `host`, `python` (its interpreter), `versions` (package -> version, MISSING where it cannot be imported) and
+`sees_file` (whether the driver's marker file is there; true where there is none)."""
 
 
-def check_workers(spark: SparkSession, timeout_seconds: float) -> None:
-    """Run a small job on every executor that is there and compare its packages with the driver's.
+def check_workers(spark: SparkSession, data_root: str, timeout_seconds: float) -> None:
+    """Run a small job on the executors that are there and compare what they have with what the driver has.
 
-    Expected are the same code of this package, and of the others the same first two numbers of the version. Executors that
-    come later are not looked at: they start from the same image, archive or folder. Does nothing with a local master.
-    Raises ConfigError when an interpreter or a package is missing or another one, RetryableError when no executor has come
-    within timeout_seconds.
+    Expected are the same code of this package, of the packages it uses in workers the same first two numbers of the version,
+    and the folder data_root where that is a local path. Executors that come later are not looked at: they start from the same
+    image, archive or folder. Does nothing with a local master. Raises ConfigError when something differs, RetryableError when
+    no executor has come within timeout_seconds.
     """
     context = spark.sparkContext
     if re.fullmatch(r"local(\[.*\])?", str(context.master)):  # local-cluster[...] has workers, too
         return
     start = time.perf_counter()
-    probe = worker_probe(WORKER_PACKAGES)
-    [expected] = probe(())
-    num_tasks = 2 * max(2, context.defaultParallelism)  # Spark deals tasks out in turn: two a core meet every executor
-    with _time_limit(context, timeout_seconds), _missing_interpreter_explained(context):
-        found = context.parallelize(range(num_tasks), num_tasks).mapPartitions(probe).collect()
+    with _marker_file(data_root) as marker:
+        probe = worker_probe(WORKER_PACKAGES, marker)
+        [driver] = probe(())
+        num_tasks = 2 * max(
+            2, context.defaultParallelism
+        )  # Spark deals tasks out in turn: two a core meet every executor
+        with _time_limit(context, timeout_seconds), _missing_interpreter_explained(context):
+            found = context.parallelize(range(num_tasks), num_tasks).mapPartitions(probe).collect()
     reports = {(report["host"], report["python"]): report for report in found}.values()
-    problems = [text for report in reports if (text := problem_of(report, expected["versions"]))]
+    problems = [text for report in reports if (text := problem_of(report, driver["versions"], data_root))]
     if problems:
-        raise ConfigError(_advice(problems, len(reports), context.pythonExec))
-    _log.info("check_workers seconds=%.1f workers=%d", time.perf_counter() - start, len(reports))
+        raise ConfigError(advice(problems, len(reports), context.pythonExec))
+    _log.info("check_workers seconds=%.1f hosts=%d", time.perf_counter() - start, len(reports))
 
 
-def worker_probe(packages: Iterable[str]) -> Callable[[Iterable[Any]], Iterable[Report]]:
+def worker_probe(packages: Iterable[str], marker: str | None) -> Callable[[Iterable[Any]], Iterable[Report]]:
     """Give a function for mapPartitions that reports what the worker has.
 
     It is made inside a function, unlike other worker code, so that Spark sends its code and not its name: a worker without
@@ -84,24 +91,26 @@ def worker_probe(packages: Iterable[str]) -> Callable[[Iterable[Any]], Iterable[
                 files = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
                 code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
                 versions[name] += f"+{code[:8]}"
+        sees_file = marker is None or pathlib.Path(marker).is_file()
         time.sleep(0.05)  # long enough that one quick executor does not take the tasks of the others
-        yield {"host": socket.gethostname(), "python": sys.executable, "versions": versions}
+        yield {"host": socket.gethostname(), "python": sys.executable, "versions": versions, "sees_file": sees_file}
 
     return probe
 
 
-def problem_of(report: Report, expected: Mapping[str, str]) -> str | None:
+def problem_of(report: Report, expected: Mapping[str, str], data_root: str) -> str | None:
     """Say what a worker lacks or has in another version; None when all is as it should be."""
-    missing = [name for name, version in report["versions"].items() if version == MISSING]
-    others = [
+    versions = report["versions"]
+    missing = [name for name, version in versions.items() if version == MISSING]
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
+    faults += [
         _difference(name, version, expected[name])
-        for name, version in report["versions"].items()
+        for name, version in versions.items()
         if version != MISSING and _identity(name, version) != _identity(name, expected[name])
     ]
-    if not missing and not others:
-        return None
-    lacks = [f"lacks {', '.join(missing)}"] if missing else []
-    return f"host {report['host']} ({report['python']}) {' and '.join([*lacks, *others])}"
+    if not report["sees_file"]:
+        faults.append(f"does not see the driver's folder {data_root}")
+    return f"host {report['host']} ({report['python']}) {' and '.join(faults)}" if faults else None
 
 
 def _identity(name: str, version: str) -> str:
@@ -110,21 +119,40 @@ def _identity(name: str, version: str) -> str:
 
 
 def _difference(name: str, found: str, expected: str) -> str:
-    if found.split("+")[0] == expected.split("+")[0]:
-        return f"has other code in {name} {found.split('+')[0]} than the driver"
-    return f"has {name} {found.split('+')[0]} where the driver has {expected.split('+')[0]}"
+    found_number, expected_number = found.split("+")[0], expected.split("+")[0]
+    if found_number == expected_number:
+        return f"has other code in {name} {found_number} than the driver"
+    return f"has {name} {found_number} where the driver has {expected_number}"
 
 
-def _advice(problems: list[str], num_workers: int, python: str) -> str:
-    shown = problems[:_SHOWN_HOSTS]
+def advice(problems: list[str], num_workers: int, python: str) -> str:
+    """The text of the error: the first problems, and what to do about either kind of them."""
+    shown = problems[:_SHOWN_WORKERS]
     if len(problems) > len(shown):
         shown.append(f"and {len(problems) - len(shown)} more")
     return (
-        f"{len(problems)} of {num_workers} workers cannot run what the driver sends: {'; '.join(shown)}. Expected on every "
-        f"worker is the driver's own build: make it with `make wheel` and install it there, with requirements/default.txt, for "
-        f"the interpreter that spark.pyspark.python names (now {python}); docs/guide/cluster.md shows how. "
+        f"{len(problems)} of {num_workers} workers cannot do their part: {'; '.join(shown)}. Expected are, for the interpreter that "
+        f"spark.pyspark.python names (now {python}), the driver's own build (`make wheel`) and requirements/default.txt on every "
+        "worker, and a data_root that all of them reach (hdfs, s3a ... or a shared folder); docs/guide/cluster.md shows how, "
         "spark.check_workers: false skips this check"
     )
+
+
+@contextmanager
+def _marker_file(data_root: str) -> Iterator[str | None]:
+    """Put a file into data_root for the workers to find; None where it is no local path, since any worker reaches a URI."""
+    parts = urlsplit(data_root)
+    if parts.scheme not in ("", "file"):
+        yield None
+        return
+    folder = Path(unquote(parts.path) if parts.scheme else data_root).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / f".check-workers-{uuid.uuid4().hex}"
+    marker.touch()
+    try:
+        yield str(marker)
+    finally:
+        marker.unlink()
 
 
 @contextmanager
