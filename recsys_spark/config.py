@@ -30,6 +30,10 @@ class SparkConfig(BaseConfig):
     """spark.sql.shuffle.partitions; null keeps Spark's own default."""
     conf: dict[str, str] = {}
     """Any other Spark setting, by its own name."""
+    check_workers: bool = True
+    """On a cluster, compare the packages of the workers with the driver's before the first step, and stop when they differ."""
+    check_workers_seconds: float = Field(600, gt=0)
+    """How long that check waits for the first executor before it gives up with exit code 75."""
 
 
 class TablesConfig(BaseConfig):

@@ -25,6 +25,7 @@ from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_
 
 from recsys_spark.config import Config
 from recsys_spark.infra import tables
+from recsys_spark.infra.jvm import conf_dir
 from recsys_spark.pipelines.ingest_events import ingest_events
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +135,7 @@ def submit_ingest(
     ]
     command += ["--conf", f"spark.driver.extraJavaOptions={FAST_JVM}", str(ROOT / "jobs" / "ingest_events.py")]
     command += ["-v", "--config", str(settings), "--date", str(day)]
-    environ = {**os.environ, "SPARK_CONF_DIR": str(ROOT / ".venv/spark/conf"), "PYSPARK_PYTHON": sys.executable}
+    environ = {**os.environ, "SPARK_CONF_DIR": str(conf_dir()), "PYSPARK_PYTHON": sys.executable}
     if spark_home is not None:
         environ["SPARK_HOME"] = str(spark_home)
     with log.open("wb") as output:

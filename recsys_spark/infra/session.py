@@ -21,8 +21,9 @@ from pyspark.errors import (
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
-from recsys_spark.errors import ConfigError, DamagedFileError, DataError, RetryableError
+from recsys_spark.errors import ConfigError, DamagedFileError, DataError, RecsysError, RetryableError
 from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
+from recsys_spark.infra.workers import check_workers
 
 _FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
@@ -31,9 +32,9 @@ def build_session(config: Config) -> SparkSession:
     """Start the session (or give the running one with the config's SQL settings applied) and check that Delta is on its class path.
 
     Settings that are fixed when the JVM starts (jars, driver memory, Delta's extension) come from spark-defaults.conf.
-    Raises ConfigError when Java or Delta's jars are missing.
+    Raises ConfigError when Java, Delta's jars or, on a cluster, packages of the workers are missing.
     """
-    use_spark_conf()
+    use_spark_conf(config.spark.conf.get("spark.pyspark.python"))
     if (
         SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ
     ):  # spark-submit has started its JVM
@@ -62,6 +63,12 @@ def build_session(config: Config) -> SparkSession:
             f"(SPARK_CONF_DIR is {os.environ.get('SPARK_CONF_DIR', 'not set')}); run `make setup`, then set SPARK_CONF_DIR "
             "to .venv/spark/conf"
         )
+    if config.spark.check_workers:
+        try:
+            check_workers(spark, config.data_root, config.spark.check_workers_seconds)
+        except RecsysError:
+            spark.stop()
+            raise
     return spark
 
 
