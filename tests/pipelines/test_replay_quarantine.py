@@ -146,7 +146,9 @@ def test_a_replay_is_held_by_no_limit_and_leaves_the_history_of_deliveries_alone
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(event_id="e1"), "torn")
     config = shop_config(tmp_path)
     ingest_events(spark, config, DAY)
-    limits = {"events": {"quarantined_share": {"malformed": {"fail": 0.1}}, "duplicate_share": {"warn": None, "fail": 0.1}}}
+    limits = {
+        "events": {"quarantined_share": {"malformed": {"fail": 0.1}}, "duplicate_share": {"warn": None, "fail": 0.1}}
+    }
     strict = config.model_copy(update={"checks": type(config.checks).model_validate(limits)})
     assert replay_quarantine(spark, strict, DAY)["quarantined"] == 1
     runs = tables.read_table(spark, config, "ingest_runs", "ingest_events")
