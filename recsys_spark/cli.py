@@ -226,7 +226,8 @@ def _summary(config: Config, results: RunResults) -> str:
         task for task in config.recommend.tasks if task in set(results.metrics_pdf["task"])
     ]  # `again` discovers nothing
     for task in tasks:
-        parts += ["", metrics_table(results.metrics_pdf, task, k)]
+        pairs = results.comparisons.get(task, ())
+        parts += ["", metrics_table(results.metrics_pdf, task, k, pairs, results.confidence)]
     if results.example is not None:
         best = {task: _best_model(results, task, k) for task in tasks}
         parts += ["", *[example_table(results.example, task, model, k) + "\n" for task, model in best.items()]]

@@ -30,8 +30,6 @@ Floats = NDArray[np.float64]
 
 # Probabilities are clipped to [LOG_LOSS_EPS, 1 - LOG_LOSS_EPS]: one certain mistake costs 34.5, not infinity.
 LOG_LOSS_EPS = 1e-15
-# The share of the past that is mixed into the list's categories before they are compared; the paper's value.
-CALIBRATION_SMOOTHING = 0.01
 
 
 class Summary(NamedTuple):
@@ -252,52 +250,6 @@ def intra_list_diversity(list_categories: Ints, list_offsets: Ints, k: int) -> F
     equal_pairs = np.bincount(keys // num_codes, weights=sizes * (sizes - 1), minlength=len(lengths))
     pairs = lengths * (lengths - 1)
     return (pairs - equal_pairs) / np.maximum(1, pairs)
-
-
-def miscalibration(
-    list_categories: Ints,
-    list_offsets: Ints,
-    past_categories: Ints,
-    past_counts: ArrayLike,
-    past_offsets: Ints,
-    k: int,
-) -> Floats:
-    """Distance of the categories of each top k from those of the user's past: 0 = the same shares, at most ln 100 = 4.6.
-
-    KL(p || q') = sum over categories c of p(c) ln(p(c) / q'(c)), with p(c) the share of c in the past, q(c) its share of
-    the top k (of its length, when the list is shorter), and q' = (1 - a) q + a p with a = 0.01, so that a category that
-    the list lacks costs much but not infinity (Steck, Calibrated Recommendations, RecSys 2018).
-
-    Args:
-        list_categories: category code of each recommended item, each list in rank order.
-        list_offsets: where each list starts and ends.
-        past_categories: categories of each user's past, of the same codes; one that comes twice is added up.
-        past_counts: how much of the past each of them is, above 0.
-        past_offsets: where each user's past starts and ends.
-        k: list length, at least 1.
-
-    Raises:
-        ValueError: arguments that do not fit, and users without a list or without a past: there is nothing to compare.
-    """
-    categories, offsets = checked_ragged(list_categories, list_offsets, "category")
-    past, past_offsets = checked_ragged(past_categories, past_offsets, "past")
-    counts = _same_length(_checked_numbers(past_counts, "past_counts"), past)
-    if len(offsets) != len(past_offsets) or not (np.diff(offsets) > 0).all() or not (np.diff(past_offsets) > 0).all():
-        raise ValueError("expected a list and a past of every user: leave the others out")
-    if (counts <= 0).any():
-        raise ValueError(f"expected past_counts above 0, found {counts.min()}")
-    rows, past_rows = rows_of(offsets), rows_of(past_offsets)
-    in_top_k, lengths = top_k_part(rows, offsets, k)
-    codes, past_codes, num_codes = compact(categories, past, len(offsets))
-    listed, sizes = count_keys((rows * num_codes + codes)[in_top_k])
-    keys, places = np.unique(past_rows * num_codes + past_codes, return_inverse=True)
-    users = keys // num_codes
-    p = np.bincount(places, weights=counts) / np.bincount(past_rows, weights=counts)[users]
-    found = np.minimum(np.searchsorted(listed, keys), len(listed) - 1)
-    q = np.where(listed[found] == keys, sizes[found], 0) / lengths[users]
-    distances = p * np.log(p / ((1 - CALIBRATION_SMOOTHING) * q + CALIBRATION_SMOOTHING * p))
-    # Equal shares may leave a rounding residue, also a negative one.
-    return np.maximum(0, np.bincount(users, weights=distances, minlength=len(lengths)))
 
 
 def rank_by_score(scores: ArrayLike, item_ids: Sequence[str]) -> Ints:

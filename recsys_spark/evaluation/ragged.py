@@ -3,6 +3,8 @@
 Offsets have one entry more than there are rows. Items are int64 codes of any size.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -31,6 +33,13 @@ def rows_of(offsets: Ints) -> Ints:
 def ranks_of(offsets: Ints, rows: Ints) -> Ints:
     """Give the place of every item within its row, from 0."""
     return np.arange(len(rows)) - offsets[rows]
+
+
+def take_rows(items: NDArray[Any], offsets: Ints, rows: Ints) -> tuple[NDArray[Any], Ints]:
+    """Give some of the rows, in their order, as items and offsets of their own; the items may be of any type."""
+    lengths = np.diff(offsets)[rows]
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return items[np.repeat(offsets[rows] - bounds[:-1], lengths) + np.arange(bounds[-1])], bounds
 
 
 def top_k_part(rows: Ints, offsets: Ints, k: int) -> tuple[NDArray[np.bool_], Ints]:

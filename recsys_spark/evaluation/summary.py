@@ -18,25 +18,43 @@ from recsys_spark.evaluation.run_results import (
     models_of,
     ratio_to_baseline,
 )
+from recsys_spark.evaluation.significance import Comparison, best_models, verdict
 
+BASELINE_MARKS = {1: "+", -1: "-", 0: " ", None: " "}
 MODEL_WIDTH = 20
 SIDE_WIDTH = 48  # two sides and the bar between them make 99 columns
 
 
-def metrics_table(metrics_pdf: pd.DataFrame, task: str, k: int = 10) -> str:
+def metrics_table(
+    metrics_pdf: pd.DataFrame,
+    task: str,
+    k: int = 10,
+    comparisons: Sequence[Comparison] = (),
+    confidence: float = 0.95,
+) -> str:
     """Give one line per model, in the frame's order: values ± half the width of their intervals.
 
-    The last column is ndcg as a multiple of popular's.
+    The last column is ndcg as a multiple of popular's. With comparisons (by ndcg at k), marks that a last line explains say
+    which models were not shown to be below the best, and which were shown to differ from popular.
     """
     metrics = index_metrics(metrics_pdf)
     models = models_of(metrics, task)
     if not any((task, model, ALL_USERS, "ndcg", k) in metrics for model in models):
         return f"{task}: nothing measured at k = {k}"
     header = ["model", f"ndcg@{k}", f"hr@{k}", f"recall@{k}", "coverage", f"x {BASELINE}"]
-    rows = [header] + [_model_cells(metrics, task, model, k) for model in models]
-    widths = [max(_columns(row[i]) for row in rows) for i in range(len(header))]
-    caption = f"{task}, k = {k}, {_users(metrics, task, k)}"
-    return "\n".join([caption, *(_join_cells(row, widths) for row in rows)])
+    rows = [_model_cells(metrics, task, model, k) for model in models]
+    if comparisons:
+        best = best_models(comparisons, confidence)
+        for model, cells in zip(models, rows, strict=True):
+            cells[1] += " *" if model in best else "  "
+            cells[-1] += f" {BASELINE_MARKS[verdict(comparisons, model, BASELINE, confidence)]}"
+        header[1], header[-1] = header[1] + "  ", header[-1] + "  "
+    widths = [max(_columns(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [f"{task}, k = {k}, {_users(metrics, task, k)}", *(_join_cells(row, widths) for row in [header, *rows])]
+    if comparisons:
+        shown = f"({confidence:.0%}, Holm)"
+        lines.append(f"* best, or not shown to be below it; + - shown to be above or below {BASELINE} {shown}")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def example_table(example: ExampleUser, task: str, model: str, k: int = 10) -> str:

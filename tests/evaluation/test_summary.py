@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from recsys_spark.evaluation.run_results import ExampleUser, ListedItem
+from recsys_spark.evaluation.significance import Comparison
 from recsys_spark.evaluation.summary import example_table, metrics_table
 
 COLUMNS = ["task", "model", "slice", "metric", "k", "value", "ci_low", "ci_high", "num_users"]
@@ -29,6 +30,22 @@ def test_metrics_table():
         "model            ndcg@10            hr@10        recall@10  coverage  x popular",
         "popular  0.1000 ± 0.0100  0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       1.00",
         "als      0.1500 ± 0.0100  0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       1.50",
+    ]
+
+
+def test_metrics_table_marks_what_is_more_than_chance():
+    pdf = frame(rows("popular", 0.1), rows("als", 0.15), rows("again", 0.14), rows("poor", 0.05))
+    pairs = [("popular", "als", -0.05, 0.001), ("popular", "again", -0.04, 0.2), ("popular", "poor", 0.05, 0.05)]
+    pairs += [("als", "again", 0.01, 0.06), ("als", "poor", 0.1, 0.001), ("again", "poor", 0.09, 0.001)]
+    compared = [Comparison(model, other, gap, gap, gap, p, p, p, p) for model, other, gap, p in pairs]
+    assert metrics_table(pdf, "next", comparisons=compared).splitlines() == [
+        "next, k = 10, 1,200 users",
+        "model            ndcg@10              hr@10        recall@10  coverage  x popular",
+        "popular  0.1000 ± 0.0100    0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       1.00",
+        "als      0.1500 ± 0.0100 *  0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       1.50 +",
+        "again    0.1400 ± 0.0100 *  0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       1.40",
+        "poor     0.0500 ± 0.0100    0.5000 ± 0.0500  0.2500 ± 0.0001    0.1250       0.50 -",
+        "* best, or not shown to be below it; + - shown to be above or below popular (95%, Holm)",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Calibration against values by hand and against scipy's entropy; the other metrics are in test_metrics.py."""
+"""Shares of categories and their distance, against values by hand and against scipy's entropy."""
 
 import math
 
@@ -8,23 +8,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from recsys_spark.evaluation.metrics import miscalibration
+from recsys_spark.evaluation.calibration import category_shares, miscalibration
 
 BIG = 2**62
 CATEGORIES = st.sampled_from([-BIG, -1, 0, 1, 2, BIG])
 LISTS = st.lists(CATEGORIES, min_size=1, max_size=8)
-PASTS = st.lists(st.tuples(CATEGORIES, st.integers(1, 9)), min_size=1, max_size=5)
+PASTS = st.lists(st.tuples(CATEGORIES, st.integers(1, 9)), min_size=1, max_size=5, unique_by=lambda entry: entry[0])
 
 
 def ragged(rows):
     return np.array([x for row in rows for x in row], dtype=np.int64), np.cumsum([0, *map(len, rows)])
 
 
-def of_users(lists, pasts, k):
+def shares_of(lists, pasts, k):
     categories, offsets = ragged(lists)
     past, past_offsets = ragged([[category for category, _ in row] for row in pasts])
     counts = [count for row in pasts for _, count in row]
-    return miscalibration(categories, offsets, past, counts, past_offsets, k)
+    return category_shares(categories, offsets, past, counts, past_offsets, k)
+
+
+def of_users(lists, pasts, k):
+    return miscalibration(shares_of(lists, pasts, k), len(lists))
+
+
+def test_shares_of_every_category_of_the_past():
+    shares = shares_of([[1, 1, 2, 3], [9]], [[(1, 3), (5, 1)], [(9, 2)]], 4)
+    assert shares.users.tolist() == [0, 0, 1]
+    assert shares.past.tolist() == [0.75, 0.25, 1]
+    assert shares.listed.tolist() == [0.5, 0, 1]
 
 
 def test_literal_cases():
@@ -39,10 +50,6 @@ def test_only_the_top_k_and_the_length_of_shorter_lists_count():
     past = [[(1, 1), (2, 1)]] * 2
     assert of_users([[1, 2, 3, 3], [2, 1]], past, 2).tolist() == [0, 0]
     assert of_users([[2, 1]], past[:1], 10).tolist() == [0]
-
-
-def test_a_category_that_comes_twice_in_the_past_is_added_up():
-    assert of_users([[1, 1, 2]], [[(1, 1), (2, 1), (1, 1)]], 3).tolist() == pytest.approx([0], abs=1e-12)
 
 
 @given(st.lists(st.tuples(LISTS, PASTS), max_size=5), st.integers(1, 10))
@@ -61,8 +68,10 @@ def test_users_with_nothing_to_compare_and_bad_counts_raise():
     for lists, pasts in (([[]], [[(1, 1)]]), ([[1]], [[]]), ([[1]], [])):
         with pytest.raises(ValueError, match="a list and a past of every user"):
             of_users(lists, pasts, 1)
-    for count, message in ((0, "above 0"), (-1, "above 0"), (math.nan, "NaN")):
-        with pytest.raises(ValueError, match=message):
+    for count in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="above 0"):
             of_users([[1]], [[(1, count)]], 1)
+    with pytest.raises(ValueError, match="1 duplicate items in a past, the first in row 0"):
+        of_users([[1, 1, 2]], [[(1, 1), (2, 1), (1, 1)]], 3)
     with pytest.raises(ValueError, match="k >= 1"):
         of_users([[1]], [[(1, 1)]], 0)
