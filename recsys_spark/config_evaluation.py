@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, field_validator
 
 from recsys_spark.config_base import BaseConfig
 
@@ -10,8 +10,8 @@ from recsys_spark.config_base import BaseConfig
 class EvaluationConfig(BaseConfig):
     """Offline metrics."""
 
-    k: tuple[int, ...] = Field((10, 20), min_length=1)
-    """Cut-offs."""
+    k: tuple[PositiveInt, ...] = Field((10, 20), min_length=1)
+    """Cut-offs; models are compared, and lists described, at the first."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of the intervals over users, and of what is called a difference between two models."""
     num_resamples: int = Field(10_000, ge=100, le=1_000_000)
@@ -28,3 +28,10 @@ class EvaluationConfig(BaseConfig):
     """Slices category:NAME for so many categories, those with the most interactions; 0 makes none."""
     example_user: str | None = None
     """User whose history and lists the report shows by id, or `median` for the one of median activity; null shows nobody's."""
+
+    @field_validator("k")
+    @classmethod
+    def _each_once(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(k)) < len(k):
+            raise ValueError("expected every cut-off once")
+        return k

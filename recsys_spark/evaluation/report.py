@@ -44,6 +44,7 @@ SLICES = {
 }
 """Slice -> its name, and what it holds; slices by category follow them."""
 VERDICTS = {1: "above", 0: "not shown", -1: "below", None: ""}
+"""How a model stands to popular; `significance.verdict` -> word."""
 BUCKETS = {
     Bucket.INSERTED: "new rows of the table",
     Bucket.UPDATED: "newer versions of rows that were there",
@@ -154,12 +155,11 @@ def _task_view(
 def _against_best(
     models: Sequence[str], pairs: Sequence[Comparison], best: Sequence[str], confidence: float
 ) -> dict[str, str]:
-    """Model -> "best", "not shown" (to be below it) or "below"; empty without comparisons."""
+    """Model -> "best", or whether it was shown to be below the best: "yes", "not shown"; empty without comparisons."""
     if not best:
         return {}
-    return {
-        model: "best" if model == best[0] else VERDICTS[verdict(pairs, model, best[0], confidence)] for model in models
-    }
+    shown = {model: verdict(pairs, model, best[0], confidence) for model in models}
+    return {model: "best" if model == best[0] else "yes" if shown[model] == -1 else "not shown" for model in models}
 
 
 def _category_plots(
@@ -191,7 +191,7 @@ def _slice_rows(
     cells = _cells(metrics, task, models, [(name, "ndcg", k) for name in names])
     rows = []
     for place, name in enumerate(names):
-        title, meaning = SLICES.get(name, (name.removeprefix(CATEGORY_SLICE), "truth cut down to this category"))
+        title, meaning = SLICES.get(name, (name.removeprefix(CATEGORY_SLICE), "a category of items"))
         users = _users_of(metrics, task, name, k)
         rows.append(
             {"title": title, "meaning": meaning, "users": users, "cells": [cells[model][place] for model in models]}

@@ -16,17 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from recsys_spark.evaluation.run_results import BASELINE, Measured, RunResults, Tail
 
-INK, MUTED, GRID = "#1f2328", "#667085", "#e4e7ec"
+INK, MUTED, GRID, PAPER = "#1f2328", "#667085", "#e4e7ec", "#fffffe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#b87d00", "#3f4a8a")
 """After Okabe and Ito's colour-blind-safe palette, darkened where it is too pale for white paper."""
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 CSS_COLOURS = {
-    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)",
+    INK: "var(--ink)", PAPER: "var(--paper)", MUTED: "var(--muted)", GRID: "var(--rule)",
     **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES, start=1)},
 }  # fmt: skip
 MARKERS = ("o", "D", "s", "^", "v", "P")
@@ -102,7 +102,7 @@ def _draw_ranking(axes: Axes, ranked: Mapping[str, Measured], best: Collection[s
         colour = SERIES[0] if is_highest or model in best else MUTED
         low, high = (found.value if end is None else end for end in (found.low, found.high))
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-        fill = colour if is_highest or colour == MUTED else "none"
+        fill = colour if is_highest or colour == MUTED else PAPER
         axes.plot([found.value], [place], "o", color=colour, markerfacecolor=fill, markersize=5, clip_on=False)
         text = format_metric(found.value)
         axes.annotate(text, (high, place), (7, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
@@ -168,7 +168,7 @@ def _draw_concentration(
     axes.set_xscale("log")
     _plain_decades(axes.xaxis)
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(_percent())
     axes.grid(axis="y")
     axes.set_xlabel("most listed items (number of items)")
     axes.set_ylabel("share of all list places")
@@ -243,7 +243,7 @@ def _draw_shares(
     axes.set_ylim(0, top)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
-        axis.set_major_formatter(PercentFormatter(1))
+        axis.set_major_formatter(_percent())
     axes.grid()
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
@@ -257,7 +257,7 @@ def _draw_coverage(axes: Axes, tails: Mapping[str, Tail], styles: Mapping[str, S
         axes.plot(lengths, tail.coverage, label=model, linewidth=1.8, marker=marker, **styles.get(model, BASE_STYLE))
     axes.set_ylim(0, 1.05 * max(0.01, *(float(tail.coverage.max()) for tail in tails.values())))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(_percent())
     axes.grid(axis="y")
     axes.set_xlabel("list length")
     axes.set_ylabel("share of the catalogue")
@@ -269,9 +269,10 @@ def _draw_categories(
 ) -> None:
     places = np.arange(len(had))
     axes.barh(places, list(had.values()), height=0.7, color=GRID, label="what users had")
+    names = [BASELINE, *styles]  # a model keeps its marker from plot to plot
     for model, shares in listed.items():
         colour = styles.get(model, BASE_STYLE)["color"]
-        marker = MARKERS[list(listed).index(model) % len(MARKERS)]
+        marker = MARKERS[names.index(model) % len(MARKERS)]
         axes.plot(
             [shares[name] for name in had], places, marker, color=colour, markersize=5, label=model, clip_on=False
         )
@@ -279,7 +280,7 @@ def _draw_categories(
     axes.set_ylim(len(had) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(_percent())
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     _legend_below(axes)
@@ -303,6 +304,11 @@ def _thinned(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _shortened(name: str, length: int = 22) -> str:
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def _percent() -> FuncFormatter:
+    """Shares as percentages with no more decimals than they need."""
+    return FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%")
 
 
 def _plain_decades(axis: Axis) -> None:

@@ -8,7 +8,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -34,22 +33,14 @@ from recsys_spark.config_file import dump_config, flatten_config, without_secret
 from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
-from recsys_spark.evaluation.evaluate import collect_lists, collect_pasts, metric_sums
 from recsys_spark.evaluation.example import example_user
 from recsys_spark.evaluation.known import collect_known, item_stats, user_stats
-from recsys_spark.evaluation.list_profile import (
-    SHOWN_CATEGORIES,
-    ListProfile,
-    catalogue_rows,
-    categories_of,
-    list_profile,
-    profiles,
-    tails,
-)
+from recsys_spark.evaluation.list_profile import SHOWN_CATEGORIES, ListProfile
+from recsys_spark.evaluation.measure import Before, measure
 from recsys_spark.evaluation.report import render_report
 from recsys_spark.evaluation.run_results import ExampleUser, RunResults
 from recsys_spark.evaluation.slices import slice_limits, slice_truth
-from recsys_spark.evaluation.sums import METRIC_KEY, comparisons, comparisons_pdf, with_intervals
+from recsys_spark.evaluation.sums import comparisons_pdf
 from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
@@ -137,8 +128,7 @@ def _measure(
     dates: SplitDates,
 ) -> dict[str, Any]:
     """The numbers of RunResults."""
-    wanted = config.evaluation
-    users = user_stats(interactions)
+    wanted, users = config.evaluation, user_stats(interactions)
     known = collect_known(items, users, max(wanted.num_categories, SHOWN_CATEGORIES))
     limits = replace(
         slice_limits(known.user_counts, known.item_users, wanted.heavy_user_share, wanted.head_share),
@@ -147,30 +137,21 @@ def _measure(
     )
     rows = _truth(config, events, cutoff, dates)
     rows = rows.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
-    pasts = collect_pasts(interactions, items) if known.categories else None
-    models = recommendations.select(TASK, MODEL).distinct()
     with persisted(slice_truth(rows, limits)) as truth:
         if truth.isEmpty():
             raise DataError(
                 f"there is no event from {cutoff} to {dates.truth_end(cutoff)} to compare lists with; check the date and the split"
             )
-        lists = collect_lists(recommendations, items)
-        sums_pdf = metric_sums(lists, truth, pasts, models, wanted.k, known.num_users).toPandas()
-    shapes = profiles(list_profile(recommendations, items, wanted.k[0]).toPandas())
-    _check_catalogue(shapes)
-    metrics_pdf = pd.concat(
-        [with_intervals(sums_pdf, wanted.confidence), catalogue_rows(shapes, len(known.item_users), wanted.k)],
-        ignore_index=True,
-    )
+        order = (*config.recommend.tasks, *config.recommend.models)
+        found = measure(recommendations, truth, items, Before(interactions, known, limits), order, wanted)
+    _check_catalogue(found.profiles)
     return {
-        "metrics_pdf": _in_model_order(metrics_pdf, config),
-        "comparisons": comparisons(
-            sums_pdf, list(config.recommend.models), wanted.confidence, wanted.num_resamples, wanted.seed
-        ),
+        "metrics_pdf": found.metrics_pdf,
+        "comparisons": found.comparisons,
         "item_event_counts": known.item_events,
-        "list_counts": {key: shape.counts() for key, shape in shapes.items()},
-        "tails": tails(shapes, known.item_users, limits.head_from, max(wanted.k)),
-        "categories": categories_of(shapes, known, sums_pdf),
+        "list_counts": found.list_counts(),
+        "tails": found.tails,
+        "categories": found.categories,
     }
 
 
@@ -196,12 +177,6 @@ def _check_catalogue(shapes: Mapping[tuple[str, str], ListProfile]) -> None:
                 f"{foreign} places of the {task} lists of {model} hold items that the interactions of their date do not have: "
                 "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
             )
-
-
-def _in_model_order(metrics_pdf: pd.DataFrame, config: Config) -> pd.DataFrame:
-    order = {name: number for number, name in enumerate((*config.recommend.tasks, *config.recommend.models))}
-    return metrics_pdf.sort_values(METRIC_KEY, key=lambda column: column.map(order) if column.name in (TASK, MODEL) else column,
-                                   ignore_index=True)  # fmt: skip
 
 
 def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:

@@ -230,8 +230,8 @@ def test_slices(results):
 def test_slices_by_category_go_by_its_name_after_the_others(results):
     pdf = pd.concat([results.metrics_pdf, metrics_pdf(("next", "als", "category:Milk & eggs", 0.2, 3))])
     rows = Page(render_report(replace(results, metrics_pdf=pdf))).rows
-    slices = [row[0] for row in rows if row[0].endswith(("period", "cutoff", "category"))]
-    assert slices[-1] == "Milk & eggs truth cut down to this category"
+    slices = [row[0] for row in rows if row[0].endswith(("period", "cutoff", "of items"))]
+    assert slices[-1] == "Milk & eggs a category of items"
     assert next(row for row in rows if row[0] == slices[-1])[1:] == ["3", DASH, interval(0.2)]
 
 
@@ -250,7 +250,7 @@ def test_says_which_differences_are_more_than_chance(results):
     )))  # fmt: skip
     verdicts = {row[0]: row[-2:] for row in page.rows if len(row) == 9 and row[0] != "Model"}
     assert verdicts == {
-        "popular": ["below", "1.00"],
+        "popular": ["yes", "1.00"],
         "als": ["best", "1.50 above"],
         "again": ["not shown", "1.40 not shown"],
     }

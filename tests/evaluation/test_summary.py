@@ -5,7 +5,7 @@ import pytest
 
 from recsys_spark.evaluation.run_results import ExampleUser, ListedItem
 from recsys_spark.evaluation.significance import Comparison
-from recsys_spark.evaluation.summary import example_table, metrics_table
+from recsys_spark.evaluation.summary import all_metrics_table, example_table, metrics_table, slices_table
 
 COLUMNS = ["task", "model", "slice", "metric", "k", "value", "ci_low", "ci_high", "num_users"]
 
@@ -58,10 +58,32 @@ def test_metrics_table_keeps_the_order_of_the_frame_and_stays_narrow():
 
 def test_metrics_table_without_baseline_or_values():
     pdf = frame([row for row in rows("als", 0.1) if row[3] != "hr"])
-    assert metrics_table(pdf, "next").splitlines()[-1] == (
-        "als    0.1000 ± 0.0100      -  0.2500 ± 0.0001    0.1250          -"
+    assert metrics_table(pdf, "next").splitlines()[1:] == [
+        "model          ndcg@10        recall@10  coverage",
+        "als    0.1000 ± 0.0100  0.2500 ± 0.0001    0.1250",
+    ]
+    some = frame(rows("als", 0.1), [row for row in rows("knn", 0.1) if row[3] != "hr"])
+    assert (
+        metrics_table(some, "next").splitlines()[-1]
+        == "knn    0.1000 ± 0.0100                -  0.2500 ± 0.0001    0.1250"
     )
-    assert metrics_table(frame(rows("popular", 0.0), rows("als", 0.1)), "next").splitlines()[-1].endswith("-")
+    assert "popular  0" in metrics_table(frame(rows("popular", 0.0), rows("als", 0.1)), "next")
+
+
+def test_every_metric_and_every_slice():
+    pdf = frame(rows("als", 0.1), rows("knn", 0.2), rows("als", 0.3, num_users=7, slice_name="cold_users"))
+    assert all_metrics_table(pdf, "next").splitlines() == [
+        "metric          als     knn",
+        "ndcg@10      0.1000  0.2000",
+        "hr@10        0.5000  0.5000",
+        "recall@10    0.2500  0.2500",
+        "coverage@10  0.1250  0.1250",
+    ]
+    assert slices_table(pdf, "next", 10).splitlines() == [
+        "ndcg@10 by slice  users     als     knn",
+        "all               1,200  0.1000  0.2000",
+        "cold_users            7  0.3000       -",
+    ]
 
 
 @pytest.mark.parametrize(("task", "k"), [("discovery", 10), ("next", 20)])
