@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_spark import __version__
 from recsys_spark.config import Config
@@ -51,6 +51,12 @@ def _date(text: str) -> date:
         raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, found {text!r}") from None
 
 
+def _length(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `recsys` command."""
     parser = argparse.ArgumentParser(prog="recsys", description="Recommendations from behaviour logs, on Spark.")
@@ -73,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("pipeline", choices=(MAIN_JOB, *PIPELINES))
     _add_job_options(run)
     run.set_defaults(run=_run)
+
+    _add_evaluate(commands)
 
     quarantine = commands.add_parser("quarantine", help="what was quarantined and why, and a second try after a fix")
     quarantine.add_argument("action", choices=("counts", "list", "replay"))
@@ -97,13 +105,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_guarded(options.run, options))
 
 
-def _add_job_options(parser: argparse.ArgumentParser) -> None:
+def _add_evaluate(commands: Any) -> None:
+    about = "lists of any origin against truth: Parquet, CSV or Delta tables by path or catalog name; needs no configuration"
+    command = commands.add_parser("evaluate", help=about, description=about)
+    command.add_argument(
+        "--recommendations", nargs="+", action="extend", required=True, metavar="[NAME=]TABLE",
+        help="user_id, item_id, and rank or score; of several models by a column model or in several tables",
+    )  # fmt: skip
+    command.add_argument("--truth", required=True, metavar="TABLE", help="user_id, item_id: what users had afterwards")
+    command.add_argument(
+        "--train", metavar="TABLE", help="user_id, item_id: what they had before; adds coverage, novelty, slices"
+    )
+    command.add_argument(
+        "--items", metavar="TABLE", help="item_id, category; adds diversity and, with --train, calibration"
+    )
+    command.add_argument(
+        "-k", nargs="+", type=_length, default=[10], metavar="K", help="list lengths; models are compared at the first"
+    )
+    for name in ("user", "item", "score", "rank", "model", "category"):
+        default = f"{name}_id" if name in ("user", "item") else name
+        command.add_argument(f"--{name}-column", default=default, metavar="NAME", help=f"instead of {default}")
+    command.add_argument("--delimiter", help="of CSV files; default: a comma, in .tsv a tab")
+    command.add_argument("--where", metavar="SQL", help="keep only rows of the recommendations for which this holds")
+    command.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    _add_job_options(command, with_date=False)
+    command.set_defaults(run=_evaluate)
+
+
+def _add_job_options(parser: argparse.ArgumentParser, with_date: bool = True) -> None:
     parser.add_argument("--config", metavar="PATH", help="YAML file with what differs from the defaults")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, for example als.rank=32"
     )
-    run_date = "the run date (UTC): the delivery that ingest reads, and the cutoff of everything after it"
-    parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help=run_date)
+    if with_date:
+        run_date = "the run date (UTC): the delivery that ingest reads, and the cutoff of everything after it"
+        parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help=run_date)
     parser.add_argument("-v", "--verbose", action="store_true", help="debug lines, and tracebacks of foreseen errors")
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON")
 
@@ -180,6 +216,27 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from recsys_spark.evaluate_files import GivenTables, evaluate_files
+    from recsys_spark.evaluation.given_lists import GivenColumns
+
+    if not options.verbose:  # the result is the message
+        configure_logging(quiet=True, json_lines=options.json_logs)
+    config = _logged_config(options)
+    names = {
+        name: getattr(options, f"{name}_column") for name in ("user", "item", "score", "rank", "model", "category")
+    }
+    given = GivenTables(
+        tuple(options.recommendations), options.truth, options.train, options.items, GivenColumns(**names),
+        options.delimiter, options.where,
+    )  # fmt: skip
+    with _session(config) as spark:
+        wanted = config.evaluation.model_copy(update={"k": tuple(dict.fromkeys(options.k))})
+        result = evaluate_files(spark, given, wanted)
+    print(result.as_json() if options.json else result.as_text())
+    return 0
+
+
 def _quarantine(options: argparse.Namespace) -> int:
     from recsys_spark.data.outcome import conservation_line
     from recsys_spark.pipelines.replay_quarantine import list_lines, quarantine_of, reason_counts, replay_quarantine
@@ -229,7 +286,8 @@ def _summary(config: Config, results: RunResults) -> str:
         task for task in config.recommend.tasks if task in set(results.metrics_pdf["task"])
     ]  # `again` discovers nothing
     for task in tasks:
-        parts += ["", metrics_table(results.metrics_pdf, task, k)]
+        pairs = results.comparisons.get(task, ())
+        parts += ["", metrics_table(results.metrics_pdf, task, k, pairs, results.confidence)]
     if results.example is not None:
         best = {task: _best_model(results, task, k) for task in tasks}
         parts += ["", *[example_table(results.example, task, model, k) + "\n" for task, model in best.items()]]

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
+from recsys_spark.config_evaluation import EvaluationConfig
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -308,17 +309,6 @@ class RecommendConfig(BaseConfig):
     """What users get that a model does not know."""
     max_block_bytes: int = Field(256 * 2**20, ge=2**20)
     """Limit of one block of scores in a worker (users x items x 4 bytes)."""
-
-
-class EvaluationConfig(BaseConfig):
-    """Offline metrics."""
-
-    k: tuple[int, ...] = Field((10, 20), min_length=1)
-    """Cut-offs."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of the intervals over users."""
-    example_user: str | None = None
-    """User whose history and lists the report shows by id, or `median` for the one of median activity; null shows nobody's."""
 
 
 class TrackingConfig(BaseConfig):

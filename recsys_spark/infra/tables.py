@@ -80,6 +80,16 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> 
     return table.select(*TABLES[name].schema.fieldNames())
 
 
+def is_delta_folder(spark: SparkSession, path: str) -> bool:
+    """Say whether a path is the folder of a Delta table, ours or not."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def read_delta_folder(spark: SparkSession, path: str) -> DataFrame:
+    """Give a Delta table that is not one of ours by its folder, as it is."""
+    return spark.read.format("delta").load(path)
+
+
 def table_version(spark: SparkSession, config: Config, name: str) -> int:
     """Give the version of the table's layout as it was written (1 where the property is missing)."""
     rows = spark.sql(f"SHOW TBLPROPERTIES {table_address(config, name)}").collect()

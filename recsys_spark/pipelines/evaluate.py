@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (
     CATEGORY,
-    CI_HIGH,
-    CI_LOW,
-    COUNT,
     ITEM_ID,
     METRIC,
     MODEL,
     MODEL_VERSION,
-    NUM_USERS,
     PROTOCOL,
     RUN_DATE,
     RUN_ID,
@@ -37,16 +33,19 @@ from recsys_spark.config_file import dump_config, flatten_config, without_secret
 from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
-from recsys_spark.evaluation import evaluate as evaluation
 from recsys_spark.evaluation.example import example_user
+from recsys_spark.evaluation.known import collect_known, item_stats, user_stats
+from recsys_spark.evaluation.list_profile import SHOWN_CATEGORIES, ListProfile
+from recsys_spark.evaluation.measure import Before, measure
 from recsys_spark.evaluation.report import render_report
 from recsys_spark.evaluation.run_results import ExampleUser, RunResults
+from recsys_spark.evaluation.slices import slice_limits, slice_truth
+from recsys_spark.evaluation.sums import comparisons_pdf
 from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
 GLOBAL_TIME_SPLIT = "global_time_split"
-_METRICS_KEY = [TASK, MODEL, SLICE, METRIC, K]
 
 
 def evaluate(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -78,10 +77,9 @@ def evaluate_run(
     with log_step("evaluate", cutoff=cutoff) as facts:
         recommendations = _recommendations(spark, config, cutoff)
         events = counted_events(events, config.interactions)
-        metrics_pdf = _metrics(spark, config, events, recommendations, cutoff, dates)
-        counts = _list_counts(recommendations, config.evaluation.k[0])
-        item_counts = _item_event_counts(spark, config, cutoff)
-        metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, len(item_counts))], ignore_index=True)
+        interactions = tables.read_cutoff(spark, config, cutoff)
+        with persisted(item_stats(interactions, _categories(spark, config))) as items:
+            measured = _measure(config, events, recommendations, interactions, items, cutoff, dates)
         results = RunResults(
             title=f"{config.sources.events.name}: recommendations of {cutoff}",
             notices=notices,
@@ -90,14 +88,13 @@ def evaluate_run(
             protocol=GLOBAL_TIME_SPLIT,
             conservation=dict(ingest_counts or {}),
             events_per_day=tuple(sorted(per_day.items())),
-            metrics_pdf=_in_model_order(metrics_pdf, config),
-            item_event_counts=item_counts,
-            list_counts=counts,
             example=_example(spark, config, events, recommendations, cutoff, dates),
             config_yaml=dump_config(without_secrets(config)),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
             confidence=config.evaluation.confidence,
+            k=config.evaluation.k[0],
+            **measured,
         )
         facts["report"] = report_path(config, cutoff) or "in MLflow"
         facts["rows"] = _write(spark, config, results, recommendations)
@@ -121,75 +118,65 @@ def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataF
     return found
 
 
-def _metrics(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
-) -> pd.DataFrame:
-    interactions = tables.read_cutoff(spark, config, cutoff)
-    item_users = interactions.groupBy(ITEM_ID).agg(F.count("*").alias(evaluation.ITEM_USERS))
-    known_users = interactions.select(USER_ID).distinct()
-    truth = evaluation.slice_truth(_truth(config, events, known_users, item_users, cutoff, dates))
-    stats = item_users.join(_categories(spark, config), on=ITEM_ID, how="left")
-    lists = evaluation.collect_lists(recommendations, stats)
-    models = recommendations.select(TASK, MODEL).distinct()
-    with persisted(truth) as truth:
+def _measure(
+    config: Config,
+    events: DataFrame,
+    recommendations: DataFrame,
+    interactions: DataFrame,
+    items: DataFrame,
+    cutoff: date,
+    dates: SplitDates,
+) -> dict[str, Any]:
+    """The numbers of RunResults."""
+    wanted, users = config.evaluation, user_stats(interactions)
+    known = collect_known(items, users, max(wanted.num_categories, SHOWN_CATEGORIES))
+    limits = replace(
+        slice_limits(known.user_counts, known.item_users, wanted.heavy_user_share, wanted.head_share),
+        new_since=cutoff - timedelta(days=wanted.new_user_days),
+        categories=tuple(known.categories)[: wanted.num_categories],
+    )
+    rows = _truth(config, events, cutoff, dates)
+    rows = rows.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
+    with persisted(slice_truth(rows, limits)) as truth:
         if truth.isEmpty():
             raise DataError(
                 f"there is no event from {cutoff} to {dates.truth_end(cutoff)} to compare lists with; check the date and the split"
             )
-        sums = evaluation.metric_sums(lists, truth, models, config.evaluation.k, known_users.count())
-        return evaluation.with_intervals(sums.toPandas(), config.evaluation.confidence)
+        order = (*config.recommend.tasks, *config.recommend.models)
+        found = measure(recommendations, truth, items, Before(interactions, known, limits), order, wanted)
+    _check_catalogue(found.profiles)
+    return {
+        "metrics_pdf": found.metrics_pdf,
+        "comparisons": found.comparisons,
+        "item_event_counts": known.item_events,
+        "list_counts": found.list_counts(),
+        "tails": found.tails,
+        "categories": found.categories,
+    }
 
 
-def _truth(
-    config: Config, events: DataFrame, known_users: DataFrame, item_users: DataFrame, cutoff: date, dates: SplitDates
-) -> DataFrame:
+def _truth(config: Config, events: DataFrame, cutoff: date, dates: SplitDates) -> DataFrame:
     after = events_between(events, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
     before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
     discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
     truth = after.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
-    truth = truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
-    truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
-    return truth.join(item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM)), on=ITEM_ID, how="left")
+    return truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
 
 
-def _categories(spark: SparkSession, config: Config) -> DataFrame:
+def _categories(spark: SparkSession, config: Config) -> DataFrame | None:
     if not tables.table_exists(spark, config, "items"):
-        return spark.createDataFrame([], f"{ITEM_ID} string, {CATEGORY} string")
+        return None
     return tables.read_table(spark, config, "items", made_by="ingest_items").select(ITEM_ID, CATEGORY)
 
 
-def _list_counts(recommendations: DataFrame, k: int) -> dict[tuple[str, str], np.ndarray]:
-    rows = evaluation.list_counts(recommendations, k).toPandas()
-    return {
-        (str(task), str(model)): np.repeat(group["times_listed"].to_numpy(), group["num_items"].to_numpy())
-        for (task, model), group in rows.groupby([TASK, MODEL])
-    }
-
-
-def _item_event_counts(spark: SparkSession, config: Config, cutoff: date) -> np.ndarray:
-    counts = tables.read_cutoff(spark, config, cutoff).groupBy(ITEM_ID).agg(F.sum(COUNT).alias(COUNT))
-    return counts.select(COUNT).toArrow()[COUNT].to_numpy()
-
-
-def _catalogue_rows(config: Config, counts: dict[tuple[str, str], np.ndarray], catalogue_size: int) -> pd.DataFrame:
-    for (task, model), times_listed in counts.items():
-        if len(times_listed) > catalogue_size:
+def _check_catalogue(shapes: Mapping[tuple[str, str], ListProfile]) -> None:
+    for (task, model), shape in shapes.items():
+        foreign = shape.places_by_item_users.get(0, 0)
+        if foreign:
             raise DataError(
-                f"the {task} lists of {model} hold {len(times_listed)} items, the interactions of their date only {catalogue_size}: "
+                f"{foreign} places of the {task} lists of {model} hold items that the interactions of their date do not have: "
                 "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
             )
-    rows = [
-        (task, model, "all", metric, config.evaluation.k[0], value, np.nan, np.nan, 0)
-        for (task, model), times_listed in counts.items()
-        for metric, value in evaluation.catalogue_metrics(times_listed, catalogue_size).items()
-    ]
-    return pd.DataFrame(rows, columns=[*_METRICS_KEY, VALUE, CI_LOW, CI_HIGH, NUM_USERS])
-
-
-def _in_model_order(metrics_pdf: pd.DataFrame, config: Config) -> pd.DataFrame:
-    order = {name: number for number, name in enumerate((*config.recommend.tasks, *config.recommend.models))}
-    return metrics_pdf.sort_values(_METRICS_KEY, key=lambda column: column.map(order) if column.name in (TASK, MODEL) else column,
-                                   ignore_index=True)  # fmt: skip
 
 
 def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
@@ -237,9 +224,10 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
         for feed, counts in results.conservation.items()
         for name, value in counts.items()
     }
-    tracking.finish_run(
-        config, run_id, everything | ingested, {"report.html": report, "config.yaml": results.config_yaml}
-    )
+    texts = {"report.html": report, "config.yaml": results.config_yaml}
+    if results.comparisons:
+        texts["comparisons.csv"] = comparisons_pdf(results.comparisons).to_csv(index=False)
+    tracking.finish_run(config, run_id, everything | ingested, texts)
     metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
         RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
