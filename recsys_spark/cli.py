@@ -50,6 +50,12 @@ def _date(text: str) -> date:
         raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, found {text!r}") from None
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `recsys` command."""
     parser = argparse.ArgumentParser(prog="recsys", description="Recommendations from behaviour logs, on Spark.")
@@ -88,6 +94,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _add_job_options(migrate)
     migrate.set_defaults(run=_migrate)
 
+    tune = commands.add_parser("tune", help="search for the settings of a model that do best on validation")
+    tune.add_argument(
+        "--model", required=True, help="one of recommend.models; its space is tune.spaces or its own section"
+    )
+    tune.add_argument(
+        "--trials", type=_positive, default=20, metavar="N", help="finished trials that the study shall have"
+    )
+    tune.add_argument("--timeout", type=float, metavar="SECONDS", help="no trial starts later than this")
+    tune.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="trials at once, in threads of this driver"
+    )
+    tune.add_argument(
+        "--study", metavar="NAME", help="go on with this study; default: that of these settings on this data"
+    )
+    _add_job_options(tune)
+    tune.set_defaults(run=_tune)
+
+    backtest = commands.add_parser("backtest", help="the models on cuts of the past, with mean and spread over windows")
+    backtest.add_argument(
+        "--protocol", default="rolling_windows", choices=("rolling_windows", "leave_last", "by_user", "by_item")
+    )
+    backtest.add_argument(
+        "--windows", type=_positive, metavar="N", help="number of rolling windows (split.windows.count)"
+    )
+    _add_job_options(backtest)
+    backtest.set_defaults(run=_backtest)
+
     doctor = commands.add_parser("doctor", help="what is installed, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
 
@@ -96,7 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="PATH", help="YAML file with what differs from the defaults")
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="PATH",
+        help="YAML file with what differs from the defaults; of several later ones win",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, for example als.rank=32"
     )
@@ -210,6 +248,43 @@ def _migrate(options: argparse.Namespace) -> int:
     for name, (found, now) in moved.items():
         print(f"{name}: version {found} -> {now}")
     print(f"{len(moved)} tables moved" if moved else "every table has today's layout")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from recsys_spark.tune import check_search, tune
+
+    config = _logged_config(options)
+    check_search(config, options.model, options.study)  # a wrong space stops before Spark starts
+    if options.workers > 1:  # else the jobs of one trial wait for all of another's
+        in_turns = config.spark.model_copy(update={"conf": {"spark.scheduler.mode": "FAIR", **config.spark.conf}})
+        config = config.model_copy(update={"spark": in_turns})
+    with _session(config) as spark:
+        result = tune(
+            spark, config, options.model, options.trials, timeout=options.timeout, workers=options.workers, name=options.study,
+            run_date=options.date, file=" --config ".join(options.config or ()) or "the defaults",
+        )  # fmt: skip
+    print("\n".join([result.table, "", result.best_yaml, f"written to {result.path or 'the MLflow run'}"]))
+    return 0
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from recsys_spark.backtest import backtest
+    from recsys_spark.evaluation.summary import metrics_table
+    from recsys_spark.evaluation.windows import windows_table
+
+    own = [] if options.windows is None else [f"split.windows.count={options.windows}"]
+    if own and options.protocol != "rolling_windows":
+        raise ConfigError(f"--windows is for rolling_windows; {options.protocol} cuts the events once")
+    options.set += own
+    config = _logged_config(options)
+    with _session(config) as spark:
+        result = backtest(spark, config, options.protocol, options.date)
+    k, is_rolling = config.evaluation.k[0], options.protocol == "rolling_windows"
+    print(f"protocol {result.protocol}")
+    for task in config.recommend.tasks:
+        table = windows_table if is_rolling else metrics_table
+        print(table(result.metrics_pdf, task, k) + "\n")
     return 0
 
 

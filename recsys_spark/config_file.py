@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,19 +29,35 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path | Sequence[str | Path] | None = None, overrides: Sequence[str] = ()) -> Config:
     """Give the configuration of a YAML file (null: the defaults) with `dotted.key=value` overrides on top.
 
-    Raises ConfigError for a missing or malformed file, an unknown key (with its nearest neighbour) or a value out of range.
+    Of several files later ones win, key by key. Raises ConfigError for a missing or malformed file, an unknown key (with its
+    nearest neighbour) or a value out of range.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
-    origin = str(path) if path is not None else "the defaults"
+    paths = [path] if isinstance(path, str | Path) else list(path or [])
+    values: dict[str, Any] = {}
+    for one in paths:
+        _merge(values, _read_yaml(Path(one)))
     for override in overrides:
         _apply_override(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+    return _validated(values, ", ".join(map(str, paths)) or "the defaults")
+
+
+def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """Give the config with other values at some dotted keys, checked as a file's are; origin is named in the ConfigError."""
+    changed = config.model_dump()
+    for key, value in values.items():
+        _put(changed, key, value, origin)
+    return _validated(changed, origin)
+
+
+def dump_values(values: Mapping[str, Any]) -> str:
+    """Give values at dotted keys as YAML that `load_config` reads."""
+    sections: dict[str, Any] = {}
+    for key, value in values.items():
+        _put(sections, key, value, key)
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
 
 
 def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
@@ -78,6 +94,21 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
 
 
+def _validated(values: dict[str, Any], origin: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+
+
+def _merge(values: dict[str, Any], later: Mapping[str, Any]) -> None:
+    for key, value in later.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = _UniqueKeyLoader(path.read_text(encoding="utf-8")).get_single_data()
@@ -98,16 +129,20 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set expects dotted.key=value, found {override!r}")
-    *parents, leaf = key.strip().split(".")
     try:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    _put(values, key.strip(), value, f"--set {override!r}")
+
+
+def _put(values: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    *parents, leaf = key.split(".")
     target = values
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {parent} holds a value, not keys")
+            raise ConfigError(f"{origin}: {parent} holds a value, not keys")
     target[leaf] = value
 
 

@@ -24,6 +24,7 @@ from recsys_spark.columns import (
     USER_ID,
     VALUE,
     K,
+    Task,
 )
 from recsys_spark.evaluation import metrics
 
@@ -37,6 +38,17 @@ _GROUP = [TASK, MODEL, SLICE]
 _SUMS_SCHEMA = (
     f"{TASK} string, {MODEL} string, {SLICE} string, {METRIC} string, k int, users long, total double, squares double"
 )
+
+
+def truth_pairs(past: DataFrame, later: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
+    """Give the truth of each task: distinct items that users had later; for discovery without what they had in the past.
+
+    Needs user_id, item_id. Gives task, user_id, item_id.
+    """
+    had = later.select(USER_ID, ITEM_ID).distinct()
+    discovered = had.join(past.select(USER_ID, ITEM_ID).distinct(), on=[USER_ID, ITEM_ID], how="left_anti")
+    truth = had.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
+    return truth.where(F.col(TASK).isin(list(tasks))).select(TASK, USER_ID, ITEM_ID)
 
 
 def slice_truth(truth: DataFrame) -> DataFrame:

@@ -30,12 +30,12 @@ from recsys_spark.columns import (
     USER_ID,
     VALUE,
     K,
-    Task,
+    Protocol,
 )
 from recsys_spark.config import Config
 from recsys_spark.config_file import dump_config, flatten_config, without_secrets
 from recsys_spark.data.interactions import counted_events
-from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
+from recsys_spark.data.split import count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
 from recsys_spark.evaluation import evaluate as evaluation
 from recsys_spark.evaluation.example import example_user
@@ -45,7 +45,6 @@ from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
-GLOBAL_TIME_SPLIT = "global_time_split"
 _METRICS_KEY = [TASK, MODEL, SLICE, METRIC, K]
 
 
@@ -78,7 +77,9 @@ def evaluate_run(
     with log_step("evaluate", cutoff=cutoff) as facts:
         recommendations = _recommendations(spark, config, cutoff)
         events = counted_events(events, config.interactions)
-        metrics_pdf = _metrics(spark, config, events, recommendations, cutoff, dates)
+        past, later = events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff))
+        truth = evaluation.truth_pairs(past, later, config.recommend.tasks)
+        metrics_pdf = _metrics(spark, config, recommendations, truth, cutoff)
         counts = _list_counts(recommendations, config.evaluation.k[0])
         item_counts = _item_event_counts(spark, config, cutoff)
         metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, len(item_counts))], ignore_index=True)
@@ -87,13 +88,13 @@ def evaluate_run(
             notices=notices,
             run_date=cutoff,
             truth_end=dates.truth_end(cutoff),
-            protocol=GLOBAL_TIME_SPLIT,
+            protocol=Protocol.GLOBAL_TIME_SPLIT,
             conservation=dict(ingest_counts or {}),
             events_per_day=tuple(sorted(per_day.items())),
             metrics_pdf=_in_model_order(metrics_pdf, config),
             item_event_counts=item_counts,
             list_counts=counts,
-            example=_example(spark, config, events, recommendations, cutoff, dates),
+            example=_example(spark, config, past, later, recommendations),
             config_yaml=dump_config(without_secrets(config)),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
@@ -102,6 +103,20 @@ def evaluate_run(
         facts["report"] = report_path(config, cutoff) or "in MLflow"
         facts["rows"] = _write(spark, config, results, recommendations)
     return results
+
+
+def measure(spark: SparkSession, config: Config, cutoff: date, truth: DataFrame) -> pd.DataFrame:
+    """Measure the lists of one date against a truth of any protocol, and write nothing.
+
+    truth is what `truth_pairs` gives. Gives the columns of the table metrics but run_id, protocol and run_date.
+    """
+    recommendations = _recommendations(spark, config, cutoff)
+    metrics_pdf = _metrics(spark, config, recommendations, truth, cutoff)
+    counts = _list_counts(recommendations, config.evaluation.k[0])
+    catalogue_size = tables.read_cutoff(spark, config, cutoff).select(ITEM_ID).distinct().count()
+    metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, catalogue_size)], ignore_index=True)
+    versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct().toPandas()
+    return _in_model_order(metrics_pdf.merge(versions, on=[TASK, MODEL], how="inner"), config)
 
 
 def report_path(config: Config, run_date: date) -> Path | None:
@@ -122,34 +137,24 @@ def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataF
 
 
 def _metrics(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
+    spark: SparkSession, config: Config, recommendations: DataFrame, truth: DataFrame, cutoff: date
 ) -> pd.DataFrame:
     interactions = tables.read_cutoff(spark, config, cutoff)
     item_users = interactions.groupBy(ITEM_ID).agg(F.count("*").alias(evaluation.ITEM_USERS))
     known_users = interactions.select(USER_ID).distinct()
-    truth = evaluation.slice_truth(_truth(config, events, known_users, item_users, cutoff, dates))
+    warm_items = item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM))
+    truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
+    truth = evaluation.slice_truth(truth.join(warm_items, on=ITEM_ID, how="left"))
     stats = item_users.join(_categories(spark, config), on=ITEM_ID, how="left")
     lists = evaluation.collect_lists(recommendations, stats)
     models = recommendations.select(TASK, MODEL).distinct()
     with persisted(truth) as truth:
         if truth.isEmpty():
             raise DataError(
-                f"there is no event from {cutoff} to {dates.truth_end(cutoff)} to compare lists with; check the date and the split"
+                f"no event says what came after {cutoff}, so there is nothing to compare its lists with; check the date and the split"
             )
         sums = evaluation.metric_sums(lists, truth, models, config.evaluation.k, known_users.count())
         return evaluation.with_intervals(sums.toPandas(), config.evaluation.confidence)
-
-
-def _truth(
-    config: Config, events: DataFrame, known_users: DataFrame, item_users: DataFrame, cutoff: date, dates: SplitDates
-) -> DataFrame:
-    after = events_between(events, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
-    before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
-    discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
-    truth = after.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
-    truth = truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
-    truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
-    return truth.join(item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM)), on=ITEM_ID, how="left")
 
 
 def _categories(spark: SparkSession, config: Config) -> DataFrame:
@@ -200,14 +205,13 @@ def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
 
 
 def _example(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
+    spark: SparkSession, config: Config, past: DataFrame, later: DataFrame, recommendations: DataFrame
 ) -> ExampleUser | None:
     if config.evaluation.example_user is None:
         return None
     return example_user(
-        config.evaluation.example_user, events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff)),
-        recommendations, _labels(spark, config), config.evaluation.k[0],
-    )  # fmt: skip
+        config.evaluation.example_user, past, later, recommendations, _labels(spark, config), config.evaluation.k[0]
+    )
 
 
 def _labels(spark: SparkSession, config: Config) -> DataFrame | None:
@@ -228,7 +232,7 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     main = results.metrics_pdf[results.metrics_pdf[SLICE] == "all"]
     for model, rows in main.groupby(MODEL, sort=False):
         values = {f"{row[TASK]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in rows.to_dict("records")}
-        tracking.log_model_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
+        tracking.log_child_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
     everything = {
         f"{row[TASK]}.{row[MODEL]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in main.to_dict("records")
     }
@@ -241,9 +245,11 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
         config, run_id, everything | ingested, {"report.html": report, "config.yaml": results.config_yaml}
     )
     metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
-        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
+        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(Protocol.GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
     # by task too: the lists of one task may have been made anew since
     versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct()
     named = metric_rows.join(versions, on=[TASK, MODEL], how="inner")
-    return tables.replace_partition(spark, config, "metrics", named, {RUN_DATE: results.run_date})
+    # other protocols keep their rows of the same date
+    own: dict[str, str | date] = {RUN_DATE: results.run_date, PROTOCOL: Protocol.GLOBAL_TIME_SPLIT}
+    return tables.replace_partition(spark, config, "metrics", named, own)

@@ -11,7 +11,7 @@ from factories import make_config
 from mlflow.tracking import MlflowClient
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.infra.tracking import finish_run, log_model_run, start_run, tracking_uri
+from recsys_spark.infra.tracking import finish_run, log_child_run, start_run, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_names_from_a_config_never_fail_the_run(store, client, name):
 
 def test_model_run_is_a_child_of_the_comparison(store, client):
     parent = start_run(store, "parent", {}, {})
-    log_model_run(store, parent, "als", {"als.rank": "8"}, {"next.ndcg_at_10": 0.5})
+    log_child_run(store, parent, "als", {"als.rank": "8"}, {"next.ndcg_at_10": 0.5})
     experiment = client.get_experiment_by_name(store.tracking.experiment)
     found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert [(run.info.run_name, run.info.status, run.data.metrics) for run in found] == [
