@@ -26,8 +26,6 @@ from recsys_spark.infra.scratch import scratch_root
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
-PROTOCOLS = (Protocol.ROLLING_WINDOWS, Protocol.LEAVE_LAST, Protocol.BY_USER, Protocol.BY_ITEM)
-
 
 @dataclass(frozen=True)
 class BacktestResult:
@@ -112,7 +110,7 @@ def _fold_without_time(counted: DataFrame, config: Config, protocol: str, end: d
             past=parts.history,
             history=parts.history,
         )
-    raise ValueError(f"protocol {protocol!r} is not one of {PROTOCOLS}")
+    raise ValueError(f"protocol {protocol!r} is none of rolling windows, last events, users and items")
 
 
 def _run_fold(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_spark import __version__
+from recsys_spark.columns import Protocol
 from recsys_spark.config import Config
 from recsys_spark.config_file import load_config, without_secrets
 from recsys_spark.errors import ConfigError, RecsysError
@@ -32,6 +33,7 @@ PIPELINES = (
     "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
 )  # fmt: skip
 MAIN_JOB = "main_job"
+_PROTOCOLS = (Protocol.ROLLING_WINDOWS, Protocol.LEAVE_LAST, Protocol.BY_USER, Protocol.BY_ITEM)
 
 Pipeline = Callable[["SparkSession", Config, date | None], dict[str, float]]
 
@@ -112,9 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tune.set_defaults(run=_tune)
 
     backtest = commands.add_parser("backtest", help="the models on cuts of the past, with mean and spread over windows")
-    backtest.add_argument(
-        "--protocol", default="rolling_windows", choices=("rolling_windows", "leave_last", "by_user", "by_item")
-    )
+    backtest.add_argument("--protocol", default=Protocol.ROLLING_WINDOWS, choices=_PROTOCOLS)
     backtest.add_argument(
         "--windows", type=_positive, metavar="N", help="number of rolling windows (split.windows.count)"
     )
@@ -274,13 +274,13 @@ def _backtest(options: argparse.Namespace) -> int:
     from recsys_spark.evaluation.windows import windows_table
 
     own = [] if options.windows is None else [f"split.windows.count={options.windows}"]
-    if own and options.protocol != "rolling_windows":
+    if own and options.protocol != Protocol.ROLLING_WINDOWS:
         raise ConfigError(f"--windows is for rolling_windows; {options.protocol} cuts the events once")
     options.set += own
     config = _logged_config(options)
     with _session(config) as spark:
         result = backtest(spark, config, options.protocol, options.date)
-    k, is_rolling = config.evaluation.k[0], options.protocol == "rolling_windows"
+    k, is_rolling = config.evaluation.k[0], options.protocol == Protocol.ROLLING_WINDOWS
     print(f"protocol {result.protocol}")
     for task in config.recommend.tasks:
         table = windows_table if is_rolling else metrics_table

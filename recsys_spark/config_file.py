@@ -81,11 +81,14 @@ def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
 
 
 def without_secrets(config: Config) -> Config:
-    """Give the config as it may be logged: secrets in spark.conf, found by their key, and a user's id are replaced by `***`."""
+    """Give the config as it may be logged: with `***` for secrets in spark.conf, found by their key, database URLs and a user's id."""
     conf = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
     shown: dict[str, BaseConfig] = {"spark": config.spark.model_copy(update={"conf": conf})}
     if config.evaluation.example_user not in (None, "median"):
         shown["evaluation"] = config.evaluation.model_copy(update={"example_user": "***"})
+    if config.tune.storage is not None:  # which may hold a password
+        kind = config.tune.storage.partition("://")[0]
+        shown["tune"] = config.tune.model_copy(update={"storage": f"{kind}://***"})
     return config.model_copy(update=shown)
 
 

@@ -60,7 +60,7 @@ def _own_section(config: Config, model: str) -> dict[str, ParameterConfig]:
     found = {
         f"{name}.{key}": parameter
         for key, field in fields.items()
-        if key not in _NOT_OF_THE_MODEL and (parameter := _around(field, getattr(section, key))) is not None
+        if key not in _NOT_OF_THE_MODEL and (parameter := values_around(field, getattr(section, key))) is not None
     }
     if not found:
         raise ConfigError(
@@ -70,7 +70,7 @@ def _own_section(config: Config, model: str) -> dict[str, ParameterConfig]:
     return found
 
 
-def _around(field: FieldInfo, value: Any) -> ParameterConfig | None:
+def values_around(field: FieldInfo, value: Any) -> ParameterConfig | None:
     """Values around the present one; null for lists, texts, 0 and null, which say no order of magnitude."""
     if get_origin(field.annotation) is Literal:
         return ParameterConfig(choices=get_args(field.annotation))

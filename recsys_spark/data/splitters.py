@@ -119,7 +119,7 @@ def _is_held_out(column: str, share: float, seed: int) -> Column:
         raise ValueError(f"expected a share between 0 and 1, found {share}")
     # not CRC: it is linear, so that two seeds would hold out the same ids or exactly the others
     digest = F.substring(F.sha2(F.concat(F.lit(f"{seed}:"), F.col(column)), 256), 1, 8)
-    return F.conv(digest, 16, 10).cast("long") < F.lit(int(share * _BUCKETS))
+    return F.conv(digest, 16, 10).cast("long") < F.lit(share * _BUCKETS)
 
 
 def _check_at_least_one(k: int) -> None:
