@@ -26,12 +26,22 @@ from recsys_spark.cli import conf_folder
 from recsys_spark.config import Config
 from recsys_spark.config_file import load_config
 from recsys_spark.demo_data import write_demo_data
-from recsys_spark.infra import tables
+from recsys_spark.infra import table_files, tables
 from recsys_spark.infra.session import build_session
 from recsys_spark.main_job import run_main_job
 
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).parents[1] / "docs" / "scaling.svg"
+TABLES = (
+    "events",
+    "interactions",
+    "user_index",
+    "item_index",
+    "user_vectors",
+    "item_vectors",
+    "item_neighbours",
+    "recommendations",
+)
 # beyond the ids of the data, so that copies never meet
 HOUSEHOLDS_APART, PRODUCTS_APART = 10**6, 10**9
 
@@ -112,22 +122,17 @@ def run_line(folder: Path) -> dict[str, object]:
         spark = build_session(config)
         results = run_main_job(spark, config)
         total = time.perf_counter() - start
-        sizes = {
-            name: _count(spark, config, name)
-            for name in ("interactions", "user_index", "item_index", "recommendations")
-        }
+        rows = {name: _count(spark, config, name) for name in TABLES}
+        size = {name: table_files.table_facts(spark, config, name).size_bytes for name in TABLES}
     spark.stop()
-    rows = results.metrics_pdf.query("slice == 'all' and metric == 'ndcg' and k == 10").to_dict("records")
+    measured = results.metrics_pdf.query("slice == 'all' and metric == 'ndcg' and k == 10").to_dict("records")
     return {
-        "events": int(results.conservation["events"]["inserted"]),
-        "users": sizes["user_index"],
-        "items": sizes["item_index"],
-        "interactions": sizes["interactions"],
-        "listed_rows": sizes["recommendations"],
+        "rows": rows,
+        "table_mb": {name: round(found / 1e6, 2) for name, found in size.items()},
         "seconds": {step: round(value, 1) for step, value in results.timings.items()},
         "seconds_total": round(total, 1),
         "peak_memory_gb": round(memory.peak / 1e9, 2),
-        "ndcg_at_10": {f"{row['task']}.{row['model']}": round(row["value"], 4) for row in rows},
+        "ndcg_at_10": {f"{row['task']}.{row['model']}": round(row["value"], 4) for row in measured},
     }
 
 
@@ -139,7 +144,7 @@ def draw(report: dict, path: Path) -> None:
     """Seconds of every step over the events, both logarithmic; the dashed line is exactly proportional to the first total."""
     scales = sorted(report["scales"], key=int)
     found = [report["scales"][scale] for scale in scales]
-    events = [entry["events"] / 1e6 for entry in found]
+    events = [entry["rows"]["events"] / 1e6 for entry in found]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "growth", "font.size": 9}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()

@@ -53,7 +53,7 @@ def backtest(
         tags = {"protocol": name, **{f"delta.{table}": str(version) for table, version in versions.items()}}
         run_id = tracking.start_run(config, f"backtest {name}", flatten_config(without_secrets(config)), tags)
         measured = []
-        for fold in _folds(events, config, protocol, end):
+        for fold in folds_of(events, config, protocol, end):
             with log_step("backtest_window", cutoff=fold.cutoff):
                 measured.append(_run_fold(spark, config, fold, versions, name, run_id))
         metrics_pdf = pd.concat(measured, ignore_index=True)
@@ -72,7 +72,8 @@ def protocol_name(config: Config, protocol: str) -> str:
     return names.get(protocol, protocol)
 
 
-def _folds(events: DataFrame, config: Config, protocol: str, end: date | None) -> Iterator[Fold]:
+def folds_of(events: DataFrame, config: Config, protocol: str, end: date | None) -> Iterator[Fold]:
+    """Cut the events before `end` (null: all) as the protocol says, windows in the order of time. Runs a Spark job."""
     days = [day for day in count_events_per_day(events) if end is None or day < end]
     if not days:
         raise DataError(

@@ -276,7 +276,7 @@ def _backtest(options: argparse.Namespace) -> int:
     own = [] if options.windows is None else [f"split.windows.count={options.windows}"]
     if own and options.protocol != Protocol.ROLLING_WINDOWS:
         raise ConfigError(f"--windows is for rolling_windows; {options.protocol} cuts the events once")
-    options.set += own
+    options.set = [*options.set, *own]
     config = _logged_config(options)
     with _session(config) as spark:
         result = backtest(spark, config, options.protocol, options.date)

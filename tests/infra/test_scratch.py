@@ -49,7 +49,9 @@ def test_tables_of_a_catalog_become_folders(spark, config):
 
 
 def test_roots_of_dead_jobs_of_this_machine_are_swept_and_others_stay(spark, config):
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     host, dead, alive = socket.gethostname(), ended.stdout.strip(), os.getpid()
     names = [f"a__{host}__{dead}__1", f"b__{host}__{alive}__1", f"c__elsewhere__{dead}__1", "someones_own"]
     for name in names:
@@ -65,7 +67,9 @@ def test_clone_holds_the_asked_days_of_a_version_and_shares_no_writes(spark, con
     days = [{"event_id": f"e{day}", "timestamp": f"2024-03-{day:02} 10:00:00"} for day in range(1, 7)]
     tables.merge_new(spark, config, "events", make_events(spark, days))
     version = tables.delta_version(spark, config, "events")
-    tables.merge_new(spark, config, "events", make_events(spark, [{"event_id": "later", "timestamp": "2024-03-03 11:00:00"}]))
+    tables.merge_new(
+        spark, config, "events", make_events(spark, [{"event_id": "later", "timestamp": "2024-03-03 11:00:00"}])
+    )
 
     with scratch_root(spark, config, "trial") as scratch:
         keep = ("event_date", date(2024, 3, 2), date(2024, 3, 5))
