@@ -53,9 +53,10 @@ def backtest(
         tags = {"protocol": name, **{f"delta.{table}": str(version) for table, version in versions.items()}}
         run_id = tracking.start_run(config, f"backtest {name}", flatten_config(without_secrets(config)), tags)
         measured = []
-        for fold in folds_of(events, config, protocol, end):
-            with log_step("backtest_window", cutoff=fold.cutoff):
-                measured.append(_run_fold(spark, config, fold, versions, name, run_id))
+        with tracking.closed_on_error(config, run_id):
+            for fold in folds_of(events, config, protocol, end):
+                with log_step("backtest_window", cutoff=fold.cutoff):
+                    measured.append(_run_fold(spark, config, fold, versions, name, run_id))
         metrics_pdf = pd.concat(measured, ignore_index=True)
         texts = {"metrics.csv": metrics_pdf.to_csv(index=False), "config.yaml": dump_config(without_secrets(config))}
         tracking.finish_run(config, run_id, _spread_metrics(metrics_pdf), texts)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from recsys_spark.config import Config
+from recsys_spark.config import Config, RecommendConfig
 from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_file import with_values
 from recsys_spark.config_tune import ParameterConfig
@@ -16,6 +16,9 @@ from recsys_spark.errors import ConfigError
 
 Space = Mapping[str, ParameterConfig]
 """Dotted key -> what it may be."""
+
+MODELS: tuple[str, ...] = get_args(get_args(RecommendConfig.model_fields["models"].annotation)[0])
+"""Every model that can be recommended with."""
 
 SECTION_OF = {"popular": None, "popular_recent": "popular"}
 """Section of the config that holds a model's settings, where it is not called like the model; null: it has none."""
@@ -33,9 +36,12 @@ _NOT_OF_THE_MODEL = {"seed", "num_blocks", "engine"}
 def space_of(config: Config, model: str) -> dict[str, ParameterConfig]:
     """Give the model's space of tune.spaces, or else the one that its own section makes.
 
-    Every key and every end is checked by building the config with it. Raises ConfigError when a key is unknown or must not
-    vary, when a value is out of its range, or when there is nothing to search.
+    Every key and every end is checked by building the config with it. Raises ConfigError when a model or a key is unknown,
+    when a key must not vary or a value is out of its range, or when there is nothing to search.
     """
+    for name in (model, *config.tune.spaces):
+        if name not in MODELS:
+            raise ConfigError(f"model {name!r} of --model or tune.spaces is not one of {', '.join(MODELS)}")
     space = config.tune.spaces.get(model) or _own_section(config, model)
     for key, parameter in space.items():
         if key.split(".")[0] in FIXED:

@@ -48,6 +48,16 @@ class TuneResult:
     """Where best.yaml lies; null when the data root is no local folder (it is in the MLflow run then)."""
 
 
+@dataclass(frozen=True)
+class _OpenStudy:
+    """A study with its trials in Optuna's database and its MLflow run, which whoever goes on with it adds to."""
+
+    name: str
+    study: Study
+    trials: Any
+    run_id: str
+
+
 @dataclass
 class _Worker:
     """A scratch root, whether it holds the fold, and the settings that what all trials share was made with."""
@@ -85,28 +95,24 @@ def tune(
     a study of that name has other settings, DataError without truth, TrainingError when every trial failed.
     """
     space = check_search(config, model, name)
-    asked = _study(spark, config, model, space, run_date)
-    name = name or asked.name
-    handle = search.open_study(_storage(config), name, config.tune.seed)
-    study = _agreed(handle, asked, name)
-    with log_step("tune", study=name) as facts:
-        parent = _parent_run(config, handle, name, study)
-        with _fold(spark, config, study) as (fold, truth), _workers(spark, config, name, workers) as free:
+    opened = _opened(config, _study(spark, config, model, space, run_date), name)
+    with log_step("tune", study=opened.name) as facts, tracking.closed_on_error(config, opened.run_id):
+        with _fold(spark, config, opened.study) as (fold, truth), _workers(spark, config, opened.name, workers) as free:
 
             def trial(number: int, values: dict[str, Any]) -> search.Measured:
                 worker = free.get()
                 try:
-                    with _tracked(config, study, parent, number, values) as measured:
-                        measured.update(_measure(spark, config, study, values, worker, fold, truth))
+                    with _tracked(config, opened, number, values) as measured:
+                        measured.update(_measure(spark, config, opened.study, values, worker, fold, truth))
                 finally:
                     free.put(worker)
                 return search.Measured(measured.pop(VALUE), measured)
 
-            search.run_trials(handle, space, values_now(config, space), trial, trials, timeout, workers)
-        found = search.finished_trials(handle)
+            search.run_trials(opened.trials, space, values_now(config, space), trial, trials, timeout, workers)
+        found = search.finished_trials(opened.trials)
         facts["trials"] = len(found)
-        result = _result(config, study, name, found, space, file)
-        tracking.finish_run(config, parent, {}, {"best.yaml": result.best_yaml, "trials.txt": result.table})
+        result = _result(config, opened, found, space, file)
+        tracking.finish_run(config, opened.run_id, {}, {"best.yaml": result.best_yaml, "trials.txt": result.table})
     return result
 
 
@@ -124,13 +130,12 @@ def _study(spark: SparkSession, config: Config, model: str, space: Space, run_da
     )  # fmt: skip
 
 
-def _agreed(handle: Any, asked: Study, name: str) -> Study:
-    """What the study was begun as; one that is new begins as what is asked."""
-    found = search.study_facts(handle).get(_STUDY)
-    if found is None:
-        search.note_facts(handle, {_STUDY: asked.as_json()})
-        return asked
-    begun = study_of_json(found)
+def _opened(config: Config, asked: Study, name: str | None) -> _OpenStudy:
+    """Open the study of that name as what it was begun as; one that is new begins as what is asked."""
+    name = name or asked.name
+    trials = search.open_study(_storage(config), name, config.tune.seed)
+    facts = search.study_facts(trials)
+    begun = study_of_json(facts[_STUDY]) if _STUDY in facts else asked
     goals = [(study.model, study.task, study.metric, study.k, study.settings) for study in (begun, asked)]
     if goals[0] != goals[1]:
         raise ConfigError(
@@ -138,7 +143,12 @@ def _agreed(handle: Any, asked: Study, name: str) -> Study:
             f"found {asked.model}, {asked.task}, {asked.metric} at {asked.k} with {asked.settings}, whose trials cannot be compared "
             "with its own; go on with the config that it was begun with, or give another --study"
         )
-    return begun
+    if _RUN_ID not in facts:
+        versions = {f"delta.{table}": str(version) for table, version in begun.versions.items()}
+        run_id = tracking.start_run(config, f"tune {name}", flatten_config(without_secrets(config)), versions)
+        facts = {_STUDY: begun.as_json(), _RUN_ID: run_id}
+        search.note_facts(trials, facts)
+    return _OpenStudy(name, begun, trials, facts[_RUN_ID])
 
 
 @contextmanager
@@ -170,9 +180,7 @@ def _workers(spark: SparkSession, config: Config, name: str, number: int) -> Ite
 
 
 @contextmanager
-def _tracked(
-    config: Config, study: Study, parent: str, number: int, values: dict[str, Any]
-) -> Iterator[dict[str, float]]:
+def _tracked(config: Config, opened: _OpenStudy, number: int, values: dict[str, Any]) -> Iterator[dict[str, float]]:
     """Time a trial, log it, and make it a child run of the study's; the dict takes what it measured."""
     measured: dict[str, float] = {}
     start = time.perf_counter()
@@ -182,21 +190,16 @@ def _tracked(
         is_failed = False
     finally:
         measured["seconds"] = time.perf_counter() - start
+        goal = f"{opened.study.metric}_at_{opened.study.k}"
         params = {key: str(value) for key, value in values.items()}
-        metrics = {f"{study.metric}_at_{study.k}" if key == VALUE else key: number for key, number in measured.items()}
-        tracking.log_child_run(config, parent, f"trial {number}", params, metrics, is_failed)
+        metrics = {goal if key == VALUE else key: found for key, found in measured.items()}
+        tracking.log_child_run(config, opened.run_id, f"trial {number}", params, metrics, is_failed)
         _log.info("trial %s", key_values({"number": number, "failed": is_failed, **measured, **values}))
 
 
 def _measure(
-    spark: SparkSession,
-    config: Config,
-    study: Study,
-    values: dict[str, Any],
-    worker: _Worker,
-    fold: Fold,
-    truth: DataFrame,
-) -> dict[str, float]:
+    spark: SparkSession, config: Config, study: Study, values: dict[str, Any], worker: _Worker, fold: Fold, truth: DataFrame
+) -> dict[str, float]:  # fmt: skip
     """Learn and measure with one choice of values; what depends on other settings only is kept from trial to trial."""
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", worker.pool)
     try:
@@ -226,31 +229,22 @@ def _narrowed(config: Config, study: Study, scratch: Config) -> Config:
     return config.model_copy(update={"recommend": recommend, "evaluation": evaluation, **where})
 
 
-def _parent_run(config: Config, handle: Any, name: str, study: Study) -> str:
-    """The MLflow run of the study, which whoever goes on with it adds to."""
-    found = search.study_facts(handle).get(_RUN_ID)
-    if found is not None:
-        return found
-    tags = {"study": study.as_json(), **{f"delta.{table}": str(version) for table, version in study.versions.items()}}
-    run_id = tracking.start_run(config, f"tune {name}", flatten_config(without_secrets(config)), tags)
-    search.note_facts(handle, {_RUN_ID: run_id})
-    return run_id
-
-
-def _result(config: Config, study: Study, name: str, trials: list[search.Trial], space: Space, file: str) -> TuneResult:
+def _result(config: Config, opened: _OpenStudy, trials: list[search.Trial], space: Space, file: str) -> TuneResult:
     """Write best.yaml and trials.txt below the data root, where that is a local folder."""
     if best_trial(trials) is None:
         errors = "; ".join(sorted({str(trial.error) for trial in trials})[:3]) or "none was finished in time"
-        raise TrainingError(f"study {name} has no trial with a value: {errors}; change the space, or give it more time")
+        raise TrainingError(
+            f"study {opened.name} has no trial with a value: {errors}; change the space, or give it more time"
+        )
     now = values_now(config, space)
-    text = best_yaml(study, name, trials, now, config.evaluation.confidence, file)
-    table = trials_table(study, trials, space)
-    folder = None if "://" in config.data_root else Path(config.data_root).absolute() / "tune" / name
+    text = best_yaml(opened.study, opened.name, trials, now, config.evaluation.confidence, file)
+    table = trials_table(opened.study, trials, space)
+    folder = None if "://" in config.data_root else Path(config.data_root).absolute() / "tune" / opened.name
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "best.yaml").write_text(text, encoding="utf-8")
         (folder / "trials.txt").write_text(table + "\n", encoding="utf-8")
-    return TuneResult(name, table, text, folder and folder / "best.yaml")
+    return TuneResult(opened.name, table, text, folder and folder / "best.yaml")
 
 
 def _storage(config: Config) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from recsys_spark.config import Config, RecommendConfig
+from recsys_spark.config import Config
 from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_file import load_config, with_values
 from recsys_spark.errors import ConfigError
-from recsys_spark.search_space import SECTION_OF, space_of, values_around, values_now
-
-MODELS = RecommendConfig().models
+from recsys_spark.search_space import MODELS, SECTION_OF, space_of, values_around, values_now
 
 
 def config_with(space, model="als"):
@@ -68,6 +66,13 @@ def test_model_without_settings_of_its_own_says_what_to_name():
         space_of(Config(), "popular")
     space = space_of(config_with("{interactions.half_life_days: {low: 7.0, high: 365.0}}", "popular"), "popular")
     assert set(space) == {"interactions.half_life_days"}
+
+
+def test_model_that_nobody_knows_is_refused():
+    with pytest.raises(ConfigError, match=r"model 'alz' of --model or tune\.spaces is not one of popular, "):
+        space_of(Config(), "alz")
+    with pytest.raises(ConfigError, match="model 'alz'"):
+        space_of(config_with("{als.rank: {choices: [8]}}", "alz"), "als")
 
 
 def test_written_space_replaces_the_made_one():

@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
@@ -69,6 +70,16 @@ def finish_run(
     for file, text in texts.items():
         client.log_text(run_id, text, file)
     client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
+
+
+@contextmanager
+def closed_on_error(config: Config, run_id: str) -> Iterator[None]:
+    """Mark the run as failed when what is done meanwhile raises."""
+    try:
+        yield
+    except BaseException:
+        finish_run(config, run_id, {}, {}, is_failed=True)
+        raise
 
 
 def log_child_run(

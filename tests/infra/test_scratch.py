@@ -63,7 +63,18 @@ def test_roots_of_dead_jobs_of_this_machine_are_swept_and_others_stay(spark, con
     assert not remove_all(spark, config)
 
 
-def test_clone_holds_the_asked_days_of_a_version_and_shares_no_writes(spark, config):
+@pytest.fixture
+def catalog_config(spark, config):
+    """Tables by name, in a database of Spark's catalog."""
+    spark.sql(f"CREATE DATABASE shop_scratch LOCATION '{config.data_root}/named'")
+    yield config.model_copy(
+        update={"tables": config.tables.model_copy(update={"catalog": "spark_catalog.shop_scratch"})}
+    )
+    spark.sql("DROP DATABASE shop_scratch CASCADE")
+
+
+def test_clone_holds_the_asked_days_of_a_version_and_shares_no_writes(spark, catalog_config):
+    config = catalog_config  # tables by folder are cloned in the tests of tune and backtest
     days = [{"event_id": f"e{day}", "timestamp": f"2024-03-{day:02} 10:00:00"} for day in range(1, 7)]
     tables.merge_new(spark, config, "events", make_events(spark, days))
     version = tables.delta_version(spark, config, "events")
