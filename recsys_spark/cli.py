@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_spark import __version__
+from recsys_spark.columns import Protocol
 from recsys_spark.config import Config
 from recsys_spark.config_file import load_config, without_secrets
 from recsys_spark.errors import ConfigError, RecsysError
@@ -33,6 +34,7 @@ PIPELINES = (
     "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
 )  # fmt: skip
 MAIN_JOB = "main_job"
+_PROTOCOLS = (Protocol.ROLLING_WINDOWS, Protocol.LEAVE_LAST, Protocol.BY_USER, Protocol.BY_ITEM)
 
 Pipeline = Callable[["SparkSession", Config, date | None], dict[str, float]]
 
@@ -51,7 +53,7 @@ def _date(text: str) -> date:
         raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, found {text!r}") from None
 
 
-def _length(text: str) -> int:
+def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
@@ -98,6 +100,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _add_job_options(migrate)
     migrate.set_defaults(run=_migrate)
 
+    tune = commands.add_parser("tune", help="search for the settings of a model that do best on validation")
+    tune.add_argument(
+        "--model", required=True, help="one of recommend.models; its space is tune.spaces or its own section"
+    )
+    tune.add_argument(
+        "--trials", type=_positive, default=20, metavar="N", help="finished trials that the study shall have"
+    )
+    tune.add_argument("--timeout", type=float, metavar="SECONDS", help="no trial starts later than this")
+    tune.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="trials at once, in threads of this driver"
+    )
+    tune.add_argument(
+        "--study", metavar="NAME", help="go on with this study; default: that of these settings on this data"
+    )
+    _add_job_options(tune)
+    tune.set_defaults(run=_tune)
+
+    backtest = commands.add_parser("backtest", help="the models on cuts of the past, with mean and spread over windows")
+    backtest.add_argument("--protocol", default=Protocol.ROLLING_WINDOWS, choices=_PROTOCOLS)
+    backtest.add_argument(
+        "--windows", type=_positive, metavar="N", help="number of rolling windows (split.windows.count)"
+    )
+    _add_job_options(backtest)
+    backtest.set_defaults(run=_backtest)
+
     doctor = commands.add_parser("doctor", help="what is installed, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
 
@@ -120,7 +147,12 @@ def _add_evaluate(commands: Any) -> None:
         "--items", metavar="TABLE", help="item_id, category; adds diversity and, with --train, calibration"
     )
     command.add_argument(
-        "-k", nargs="+", type=_length, default=[10], metavar="K", help="list lengths; models are compared at the first"
+        "-k",
+        nargs="+",
+        type=_positive,
+        default=[10],
+        metavar="K",
+        help="list lengths; models are compared at the first",
     )
     for name in ("user", "item", "score", "rank", "model", "category"):
         default = f"{name}_id" if name in ("user", "item") else name
@@ -133,7 +165,12 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_job_options(parser: argparse.ArgumentParser, with_date: bool = True) -> None:
-    parser.add_argument("--config", metavar="PATH", help="YAML file with what differs from the defaults")
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="PATH",
+        help="YAML file with what differs from the defaults; of several later ones win",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, for example als.rank=32"
     )
@@ -270,6 +307,43 @@ def _migrate(options: argparse.Namespace) -> int:
     for name, (found, now) in moved.items():
         print(f"{name}: version {found} -> {now}")
     print(f"{len(moved)} tables moved" if moved else "every table has today's layout")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from recsys_spark.tune import check_search, tune
+
+    config = _logged_config(options)
+    check_search(config, options.model, options.study)  # a wrong space stops before Spark starts
+    if options.workers > 1:  # else the jobs of one trial wait for all of another's
+        in_turns = config.spark.model_copy(update={"conf": {"spark.scheduler.mode": "FAIR", **config.spark.conf}})
+        config = config.model_copy(update={"spark": in_turns})
+    with _session(config) as spark:
+        result = tune(
+            spark, config, options.model, options.trials, timeout=options.timeout, workers=options.workers, name=options.study,
+            run_date=options.date, file=" --config ".join(options.config or ()) or "the defaults",
+        )  # fmt: skip
+    print("\n".join([result.table, "", result.best_yaml, f"written to {result.path or 'the MLflow run'}"]))
+    return 0
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from recsys_spark.backtest import backtest
+    from recsys_spark.evaluation.summary import metrics_table
+    from recsys_spark.evaluation.windows import windows_table
+
+    own = [] if options.windows is None else [f"split.windows.count={options.windows}"]
+    if own and options.protocol != Protocol.ROLLING_WINDOWS:
+        raise ConfigError(f"--windows is for rolling_windows; {options.protocol} cuts the events once")
+    options.set = [*options.set, *own]
+    config = _logged_config(options)
+    with _session(config) as spark:
+        result = backtest(spark, config, options.protocol, options.date)
+    k, is_rolling = config.evaluation.k[0], options.protocol == Protocol.ROLLING_WINDOWS
+    print(f"protocol {result.protocol}")
+    for task in config.recommend.tasks:
+        table = windows_table if is_rolling else metrics_table
+        print(table(result.metrics_pdf, task, k) + "\n")
     return 0
 
 

@@ -124,3 +124,13 @@ class Task:
 
     NEXT = "next"
     DISCOVERY = "discovery"
+
+
+class Protocol:
+    """How events were cut into what is learned and what is truth; stored with every number, never mixed in one comparison."""
+
+    GLOBAL_TIME_SPLIT = "global_time_split"
+    ROLLING_WINDOWS = "rolling_windows"
+    LEAVE_LAST = "leave_last"  # stored with its k, as leave_last_1
+    BY_USER = "by_user"
+    BY_ITEM = "by_item"

@@ -15,6 +15,8 @@ from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
 from recsys_spark.config_evaluation import EvaluationConfig
+from recsys_spark.config_split import WindowsConfig
+from recsys_spark.config_tune import TuneConfig
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -227,6 +229,14 @@ class SplitConfig(BaseConfig):
     """Used when validation_start is null."""
     test_share: float = Field(0.1, gt=0, lt=0.5)
     """Used when test_start is null."""
+    windows: WindowsConfig = WindowsConfig()
+    """Rolling windows of a backtest."""
+    leave_last: int = Field(1, ge=1)
+    """Protocols leave_last and by_user: so many last events of a user are truth."""
+    held_out_share: float = Field(0.1, gt=0, lt=1)
+    """Protocols by_user and by_item: share of the users or items that no model learns from."""
+    seed: int = 42
+    """Protocols by_user and by_item: another seed holds out others."""
 
     @model_validator(mode="after")
     def _in_order(self) -> SplitConfig:
@@ -357,6 +367,8 @@ class Config(BaseConfig):
     """Top-K lists."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Offline metrics."""
+    tune: TuneConfig = TuneConfig()
+    """Search for settings."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
     maintain: MaintainConfig = MaintainConfig()

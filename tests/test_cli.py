@@ -219,6 +219,37 @@ def test_sample_beside_own_data_is_refused(no_spark, capsys, tmp_path):
     assert "--sample" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tune", "--model", "als", "--set", "tune.spaces.als={als.rnak: {choices: [8]}}"], "did you mean als.rank?"),
+        (["tune", "--model", "again"], "set tune.task to next"),
+        (["tune", "--model", "als", "--study", "a/b"], "--study expects letters"),
+        (["tune", "--model", "als", "--trials", "0"], "at least 1, found '0'"),
+        (["tune"], "--model"),
+        (["backtest", "--protocol", "by_item", "--windows", "3"], "--windows is for rolling_windows"),
+        (["backtest", "--windows", "-1"], "at least 1, found '-1'"),
+        (["backtest", "--protocol", "by_weekday"], "invalid choice: 'by_weekday'"),
+    ],
+)
+def test_wrong_search_or_backtest_stops_before_spark_starts(
+    no_spark, monkeypatch, tmp_path, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(main, arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_of_several_config_files_later_ones_win(spark_stub, tmp_path):
+    for name, text in (("shop.yaml", "als: {rank: 8, alpha: 2}\n"), ("best.yaml", "als: {rank: 96}\n")):
+        (tmp_path / name).write_text(text)
+    found = []
+    pipeline = lambda spark, config, run_date: found.append((config.als.rank, config.als.alpha)) or {}  # noqa: E731
+    files = ["--config", str(tmp_path / "shop.yaml"), "--config", str(tmp_path / "best.yaml")]
+    assert exit_code(run_job, pipeline, [*files, "--set", "als.alpha=3"]) == 0
+    assert found == [(96, 3.0)]
+
+
 def test_wrong_key_of_a_job_never_imports_pyspark():
     code = (
         "import sys\n"

@@ -12,6 +12,7 @@ MODULES = (
     "data.normal_form", "evaluation.metrics", "evaluation.run_results", "evaluation.report", "evaluation.summary",
     "evaluation.significance", "evaluation.blocks",
     "models.top_k", "models.neighbours", "models.version", "infra.jvm", "infra.spark_conf",
+    "search_space", "evaluation.windows",
     "data.checks", "infra.prometheus", "infra.ingest_gauges",
 )  # fmt: skip
 

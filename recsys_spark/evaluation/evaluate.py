@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import CATEGORY, ITEM_ID, METRIC, MODEL, RANK, SLICE, TASK, USER_ID, VALUE, K
+from recsys_spark.columns import CATEGORY, ITEM_ID, METRIC, MODEL, RANK, SLICE, TASK, USER_ID, VALUE, K, Task
 from recsys_spark.evaluation.blocks import (
     BUCKET,
     ITEM_USERS,
@@ -33,6 +33,17 @@ _SUMS_SCHEMA = (
     f"{TASK} string, {MODEL} string, {SLICE} string, {METRIC} string, {K} int, {BUCKET} long, users long, total double, "
     "squares double"
 )
+
+
+def truth_pairs(past: DataFrame, later: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
+    """Give the truth of each task: distinct items that users had later; for discovery without what they had in the past.
+
+    Needs user_id, item_id. Gives task, user_id, item_id.
+    """
+    had = later.select(USER_ID, ITEM_ID).distinct()
+    discovered = had.join(past.select(USER_ID, ITEM_ID).distinct(), on=[USER_ID, ITEM_ID], how="left_anti")
+    truth = had.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
+    return truth.where(F.col(TASK).isin(list(tasks))).select(TASK, USER_ID, ITEM_ID)
 
 
 def collect_lists(recommendations: DataFrame, item_stats: DataFrame) -> DataFrame:

@@ -64,13 +64,17 @@ def table_exists(spark: SparkSession, config: Config, name: str) -> bool:
     return bool(DeltaTable.isDeltaTable(spark, _folder(config, name)))
 
 
-def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> DataFrame:
-    """Give a table as a lazy frame; made_by names the job to run when it does not exist (DataError) or is older (SchemaError)."""
+def read_table(spark: SparkSession, config: Config, name: str, made_by: str, version: int | None = None) -> DataFrame:
+    """Give a table as a lazy frame, as it is or as of a Delta version.
+
+    made_by names the job to run when the table does not exist (DataError) or has an older layout (SchemaError).
+    """
     if not table_exists(spark, config, name):
         raise DataError(f"table {table_address(config, name)} does not exist; run jobs/{made_by}.py first")
     check_log(spark, config, name)
     check_version(spark, config, name)
-    table = spark.table(table_address(config, name))
+    as_of = "" if version is None else f" VERSION AS OF {version}"
+    table = spark.sql(f"SELECT * FROM {table_address(config, name)}{as_of}")
     missing = sorted(set(TABLES[name].schema.fieldNames()) - set(table.columns))
     if missing:
         raise SchemaError(
@@ -274,6 +278,24 @@ def read_model(spark: SparkSession, config: Config, name: str, model: str, run_d
     return rows, str(first[0])
 
 
+def clone_table(
+    spark: SparkSession, config: Config, target: Config, name: str, version: int,
+    keep: tuple[str, date | None, date] | None = None,
+) -> None:  # fmt: skip
+    """Give the target's data root a table of its own over the files of one Delta version: a log and no copy of the data.
+
+    What is written to one of the two never shows in the other. keep = (partition column, first or null, end) leaves other
+    days out, which costs no rewriting. The files belong to the original: its VACUUM or an erasure breaks a clone that is
+    older than that, so clones are for hours, not for keeping.
+    """
+    address = table_address(target, name)
+    spark.sql(f"CREATE TABLE {address} SHALLOW CLONE {table_address(config, name)} VERSION AS OF {version}")
+    if keep is not None:
+        column, first, end = keep
+        before = f"{column} < DATE'{first}' OR " if first is not None else ""
+        spark.sql(f"DELETE FROM {address} WHERE {before}{column} >= DATE'{end}'")
+
+
 def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Callable[[DataFrame], DataFrame]) -> int:
     """Append to an index table what new_rows(current table) gives; tried again from a fresh snapshot when another writer was faster.
 
@@ -317,10 +339,15 @@ def _write(writer: DataFrameWriter, config: Config, name: str) -> None:
         writer.save(_folder(config, name))
 
 
-def _folder(config: Config, name: str) -> str:
+def absolute_root(config: Config) -> str:
+    """Give the data root as an absolute path or URI, without a slash at its end."""
     # Spark resolves a relative path against the driver's folder in some places and the user's home in others
     root = os.path.abspath(config.data_root) if config.is_local else config.data_root
-    return f"{root.rstrip('/')}/tables/{name}"
+    return root.rstrip("/")
+
+
+def _folder(config: Config, name: str) -> str:
+    return f"{absolute_root(config)}/tables/{name}"
 
 
 def check_log(spark: SparkSession, config: Config, name: str) -> None:

@@ -20,7 +20,7 @@ from recsys_spark.data.id_search import index_ids, names_one
 from recsys_spark.data.ids import clean_ids
 from recsys_spark.errors import ConfigError, DataError, RetryableError
 from recsys_spark.evaluation.notice import erased_page, rewrite_if_named
-from recsys_spark.infra import erased, table_files, tables, tracking
+from recsys_spark.infra import erased, scratch, table_files, tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import key_values, log_step
 from recsys_spark.schemas import TABLES
@@ -53,6 +53,7 @@ def erase_user(spark: SparkSession, config: Config, run_date: date | None = None
         # first the hashes: whatever happens after them, a re-delivery stays out and a rerun finds the same users
         erased.remember(spark, config, USER, users, erased_at)
         removed = {name: _remove_users(spark, config, name, users) for name in there if _has(name, USER_ID)}
+        scratch.remove_all(spark, config)  # what killed tunes and backtests left; running ones fail
         removed |= _remove_lines(spark, config, [name for name in there if _has(name, RAW_LINE)], ids, erased_at)
         dirty_logs = [name for name in removed if _forget(spark, config, name)]
         _check_gone(spark, config, list(removed), users)

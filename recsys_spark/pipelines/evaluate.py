@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -26,13 +27,14 @@ from recsys_spark.columns import (
     USER_ID,
     VALUE,
     K,
-    Task,
+    Protocol,
 )
 from recsys_spark.config import Config
 from recsys_spark.config_file import dump_config, flatten_config, without_secrets
 from recsys_spark.data.interactions import counted_events
-from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
+from recsys_spark.data.split import count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
+from recsys_spark.evaluation.evaluate import truth_pairs
 from recsys_spark.evaluation.example import example_user
 from recsys_spark.evaluation.known import collect_known, item_stats, user_stats
 from recsys_spark.evaluation.list_profile import SHOWN_CATEGORIES, ListProfile
@@ -44,8 +46,6 @@ from recsys_spark.evaluation.sums import comparisons_pdf
 from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
-
-GLOBAL_TIME_SPLIT = "global_time_split"
 
 
 def evaluate(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -77,18 +77,18 @@ def evaluate_run(
     with log_step("evaluate", cutoff=cutoff) as facts:
         recommendations = _recommendations(spark, config, cutoff)
         events = counted_events(events, config.interactions)
-        interactions = tables.read_cutoff(spark, config, cutoff)
-        with persisted(item_stats(interactions, _categories(spark, config))) as items:
-            measured = _measure(config, events, recommendations, interactions, items, cutoff, dates)
+        past, later = events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff))
+        truth = truth_pairs(past, later, config.recommend.tasks)
+        measured = _measure(spark, config, recommendations, truth, cutoff)
         results = RunResults(
             title=f"{config.sources.events.name}: recommendations of {cutoff}",
             notices=notices,
             run_date=cutoff,
             truth_end=dates.truth_end(cutoff),
-            protocol=GLOBAL_TIME_SPLIT,
+            protocol=Protocol.GLOBAL_TIME_SPLIT,
             conservation=dict(ingest_counts or {}),
             events_per_day=tuple(sorted(per_day.items())),
-            example=_example(spark, config, events, recommendations, cutoff, dates),
+            example=_example(spark, config, past, later, recommendations),
             config_yaml=dump_config(without_secrets(config)),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
@@ -99,6 +99,17 @@ def evaluate_run(
         facts["report"] = report_path(config, cutoff) or "in MLflow"
         facts["rows"] = _write(spark, config, results, recommendations)
     return results
+
+
+def measure_lists(spark: SparkSession, config: Config, cutoff: date, truth: DataFrame) -> pd.DataFrame:
+    """Measure the lists of one date against a truth of any protocol, and write nothing.
+
+    truth is what `truth_pairs` gives. Gives the columns of the table metrics but run_id, protocol and run_date.
+    """
+    recommendations = _recommendations(spark, config, cutoff)
+    metrics_pdf: pd.DataFrame = _measure(spark, config, recommendations, truth, cutoff)["metrics_pdf"]
+    versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct().toPandas()
+    return metrics_pdf.merge(versions, on=[TASK, MODEL], how="inner")
 
 
 def report_path(config: Config, run_date: date) -> Path | None:
@@ -119,15 +130,22 @@ def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataF
 
 
 def _measure(
+    spark: SparkSession, config: Config, recommendations: DataFrame, pairs: DataFrame, cutoff: date
+) -> dict[str, Any]:
+    """The numbers of RunResults."""
+    interactions = tables.read_cutoff(spark, config, cutoff)
+    with persisted(item_stats(interactions, _categories(spark, config))) as items:
+        return _measured(config, recommendations, interactions, items, pairs, cutoff)
+
+
+def _measured(
     config: Config,
-    events: DataFrame,
     recommendations: DataFrame,
     interactions: DataFrame,
     items: DataFrame,
+    pairs: DataFrame,
     cutoff: date,
-    dates: SplitDates,
 ) -> dict[str, Any]:
-    """The numbers of RunResults."""
     wanted, users = config.evaluation, user_stats(interactions)
     known = collect_known(items, users, max(wanted.num_categories, SHOWN_CATEGORIES))
     limits = replace(
@@ -135,12 +153,11 @@ def _measure(
         new_since=cutoff - timedelta(days=wanted.new_user_days),
         categories=tuple(known.categories)[: wanted.num_categories],
     )
-    rows = _truth(config, events, cutoff, dates)
-    rows = rows.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
+    rows = pairs.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
     with persisted(slice_truth(rows, limits)) as truth:
         if truth.isEmpty():
             raise DataError(
-                f"there is no event from {cutoff} to {dates.truth_end(cutoff)} to compare lists with; check the date and the split"
+                f"no event says what came after {cutoff}, so there is nothing to compare its lists with; check the date and the split"
             )
         order = (*config.recommend.tasks, *config.recommend.models)
         found = measure(recommendations, truth, items, Before(interactions, known, limits), order, wanted)
@@ -153,14 +170,6 @@ def _measure(
         "tails": found.tails,
         "categories": found.categories,
     }
-
-
-def _truth(config: Config, events: DataFrame, cutoff: date, dates: SplitDates) -> DataFrame:
-    after = events_between(events, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
-    before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
-    discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
-    truth = after.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
-    return truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
 
 
 def _categories(spark: SparkSession, config: Config) -> DataFrame | None:
@@ -187,14 +196,13 @@ def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
 
 
 def _example(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
+    spark: SparkSession, config: Config, past: DataFrame, later: DataFrame, recommendations: DataFrame
 ) -> ExampleUser | None:
     if config.evaluation.example_user is None:
         return None
     return example_user(
-        config.evaluation.example_user, events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff)),
-        recommendations, _labels(spark, config), config.evaluation.k[0],
-    )  # fmt: skip
+        config.evaluation.example_user, past, later, recommendations, _labels(spark, config), config.evaluation.k[0]
+    )
 
 
 def _labels(spark: SparkSession, config: Config) -> DataFrame | None:
@@ -215,7 +223,7 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     main = results.metrics_pdf[results.metrics_pdf[SLICE] == "all"]
     for model, rows in main.groupby(MODEL, sort=False):
         values = {f"{row[TASK]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in rows.to_dict("records")}
-        tracking.log_model_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
+        tracking.log_child_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
     everything = {
         f"{row[TASK]}.{row[MODEL]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in main.to_dict("records")
     }
@@ -229,9 +237,11 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
         texts["comparisons.csv"] = comparisons_pdf(results.comparisons).to_csv(index=False)
     tracking.finish_run(config, run_id, everything | ingested, texts)
     metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
-        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
+        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(Protocol.GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
     # by task too: the lists of one task may have been made anew since
     versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct()
     named = metric_rows.join(versions, on=[TASK, MODEL], how="inner")
-    return tables.replace_partition(spark, config, "metrics", named, {RUN_DATE: results.run_date})
+    # other protocols keep their rows of the same date
+    own: dict[str, str | date] = {RUN_DATE: results.run_date, PROTOCOL: Protocol.GLOBAL_TIME_SPLIT}
+    return tables.replace_partition(spark, config, "metrics", named, own)
