@@ -21,8 +21,10 @@ from recsys_spark.pipelines.ingest_events import ingest_events
 from recsys_spark.pipelines.ingest_items import ingest_items
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
+from recsys_spark.pipelines.train_ease import train_ease
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
+from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
 
 _Result = TypeVar("_Result")
 
@@ -37,7 +39,12 @@ def run_main_job(
     spark: SparkSession, config: Config, run_date: date | None = None, notices: tuple[str, ...] = ()
 ) -> RunResults:
     """Ingest all deliveries, then build, train, recommend and evaluate as of the run date (null: the split's test_start)."""
-    trainers = {"als": train_als, "neighbours": train_neighbours}
+    trainers = {
+        "als": train_als,
+        "neighbours": train_neighbours,
+        "user_neighbours": train_user_neighbours,
+        "ease": train_ease,
+    }
     steps = [step for name, step in trainers.items() if name in config.recommend.models]
     ingested: dict[str, dict[str, float]] = {}
     timings: dict[str, float] = {}
