@@ -50,9 +50,9 @@ def item_weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np
     gram.reshape(-1)[:: num_items + 1] += regularization
     # LAPACK's order is Fortran's: its lower triangle is the upper one here
     factor, failed = lapack.dpotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    if not failed:
-        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    if failed or not np.isfinite(diagonal := inverse.diagonal().copy()).all():
+    inverse, failed = (factor, failed) if failed else lapack.dpotri(factor, lower=1, overwrite_c=1)
+    diagonal = inverse.diagonal().copy()
+    if failed or not ((diagonal > 0) & np.isfinite(diagonal)).all():
         raise TrainingError(
             f"EASE met a matrix that it cannot invert (LAPACK: {failed}); raise ease.regularization, choose another "
             "ease.weight_scale, or look for extreme weights in the interactions table"

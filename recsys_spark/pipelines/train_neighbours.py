@@ -52,4 +52,4 @@ def train_neighbours(spark: SparkSession, config: Config, run_date: date | None 
             named = found.join(items, on=blocks.ROW, how="inner").join(others, on=blocks.NEIGHBOUR, how="inner")
             tables.replace_model(spark, config, "item_neighbours", named, MODEL, version, cutoff)
         facts["items"], facts["blocks"] = len(item_ids), len(starts)
-    return {"items": len(item_ids)}
+    return {"items": len(item_ids), "blocks": len(starts)}
