@@ -185,7 +185,7 @@ def _user_neighbour_lists(spark: SparkSession, config: Config, inputs: _Inputs, 
     weights = inputs.interactions.join(inputs.positions, on=ITEM_ID, how="inner")
     weights = weights.join(inputs.user_index.withColumnRenamed(USER_IDX, engine.VIA), on=USER_ID, how="inner")
     evidence = weights.select(engine.VIA, engine.POSITION, scaled_weight("log").cast("float").alias(VALUE))
-    size = _Size(inputs.interactions.count(), int(inputs.user_index.agg(F.max(USER_IDX)).collect()[0][0]) + 1)
+    size = _Size(inputs.interactions.count(), inputs.user_index.count())  # the index has no gaps
     return _evidence_lists(spark, config, inputs, masked, histories, evidence, size), version
 
 
