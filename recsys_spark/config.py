@@ -15,6 +15,7 @@ from recsys_spark.config_base import BaseConfig
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
 from recsys_spark.config_evaluation import EvaluationConfig
+from recsys_spark.config_neighbours import EaseConfig, NeighboursConfig, UserNeighboursConfig, WeightScale
 from recsys_spark.config_split import WindowsConfig
 from recsys_spark.config_tune import TuneConfig
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
@@ -276,15 +277,6 @@ class AgainConfig(BaseConfig):
     """Age at which a past event counts half."""
 
 
-class NeighboursConfig(BaseConfig):
-    """Item-item neighbours by shrunk cosine."""
-
-    num_neighbours: int = Field(100, ge=1, le=10_000)
-    """Neighbours kept per item."""
-    shrink: float = Field(10.0, ge=0)
-    """Added to the denominator, so that pairs seen together by few users count less."""
-
-
 class AlsConfig(BaseConfig):
     """Implicit ALS of Spark MLlib (Hu, Koren, Volinsky 2008)."""
 
@@ -296,7 +288,7 @@ class AlsConfig(BaseConfig):
     """Regularisation in Spark's meaning: scaled by the number of ratings of the user or item."""
     alpha: float = Field(1.0, ge=0)
     """Confidence is 1 + alpha * weight; wants to grow with sparsity."""
-    weight_scale: Literal["linear", "log", "one"] = "log"
+    weight_scale: WeightScale = "log"
     """Weight given to ALS: as it is, log(1 + weight), or 1 for every pair."""
     num_blocks: int = Field(4, ge=1)
     """Blocks of users and of items; part of the result's identity, since floating point sums depend on it."""
@@ -309,7 +301,7 @@ class RecommendConfig(BaseConfig):
 
     k: int = Field(20, ge=1, le=1000)
     """Length of the stored lists."""
-    models: tuple[Literal["popular", "popular_recent", "again", "neighbours", "als"], ...] = (
+    models: tuple[Literal["popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als"], ...] = (
         "popular", "popular_recent", "again", "neighbours", "als",
     )  # fmt: skip
     """Models in the order of the tables that people read."""
@@ -319,6 +311,8 @@ class RecommendConfig(BaseConfig):
     """What users get that a model does not know."""
     max_block_bytes: int = Field(256 * 2**20, ge=2**20)
     """Limit of one block of scores in a worker (users x items x 4 bytes)."""
+    max_broadcast_bytes: int = Field(512 * 2**20, ge=0)
+    """Similarities (for user_neighbours: interactions), at 12 bytes each, above this are joined in Spark, not sent to every worker."""
 
 
 class TrackingConfig(BaseConfig):
@@ -361,6 +355,10 @@ class Config(BaseConfig):
     """Repeat model."""
     neighbours: NeighboursConfig = NeighboursConfig()
     """Item-item model."""
+    user_neighbours: UserNeighboursConfig = UserNeighboursConfig()
+    """User-user model."""
+    ease: EaseConfig = EaseConfig()
+    """Linear model of all pairs of items."""
     als: AlsConfig = AlsConfig()
     """ALS."""
     recommend: RecommendConfig = RecommendConfig()

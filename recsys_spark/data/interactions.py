@@ -19,6 +19,7 @@ from recsys_spark.columns import (
     WEIGHT,
 )
 from recsys_spark.config import InteractionsConfig
+from recsys_spark.config_neighbours import WeightScale
 from recsys_spark.data.cleaning import finite_number
 from recsys_spark.data.split import events_before
 
@@ -65,6 +66,11 @@ def decay(cutoff: date, half_life_days: float | None) -> Column:
         return F.lit(1.0)
     age_days = (F.lit(cutoff).cast("timestamp").cast("double") - F.col(TIMESTAMP).cast("double")) / _SECONDS_PER_DAY
     return F.pow(F.lit(0.5), age_days / half_life_days)
+
+
+def scaled_weight(scale: WeightScale) -> Column:
+    """The weight of an interaction as a model takes it: as it is (linear), log(1 + weight), or 1."""
+    return {"linear": F.col(WEIGHT), "log": F.log1p(WEIGHT), "one": F.lit(1.0)}[scale]
 
 
 def _type_weight(config: InteractionsConfig) -> Column:

@@ -25,6 +25,7 @@ from recsys_spark.errors import ConfigError, DamagedFileError, DataError, Recsys
 from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
 from recsys_spark.infra.workers import check_workers
 
+_ARROW_BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 _FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -90,6 +91,17 @@ def persisted(rows: DataFrame) -> Iterator[DataFrame]:
         yield kept
     finally:
         kept.unpersist()
+
+
+@contextmanager
+def arrow_batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Let Spark hand at most so many rows at once to a worker, where rows are large: its own number, 10,000, fits small ones."""
+    before = spark.conf.get(_ARROW_BATCH_ROWS)
+    spark.conf.set(_ARROW_BATCH_ROWS, str(rows))
+    try:
+        yield
+    finally:
+        spark.conf.set(_ARROW_BATCH_ROWS, str(before))
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import math
 
 from py4j.protocol import Py4JJavaError
 from pyspark.ml.recommendation import ALS
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import ITEM_IDX, USER_IDX, VECTOR, WEIGHT
+from recsys_spark.columns import ITEM_IDX, USER_IDX, VECTOR
 from recsys_spark.config import AlsConfig
+from recsys_spark.data.interactions import scaled_weight
 from recsys_spark.errors import TrainingError
 
 _RATING = "_rating"
@@ -23,7 +24,7 @@ def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, Data
     Needs user_idx, item_idx (int), weight (positive). Confidence is 1 + alpha * scaled weight; reg_param keeps Spark's
     meaning. The result depends on the rows, the config and num_blocks, not on how the rows are partitioned.
     """
-    rated = interactions.select(USER_IDX, ITEM_IDX, _scaled_weight(config).cast("float").alias(_RATING))
+    rated = interactions.select(USER_IDX, ITEM_IDX, scaled_weight(config.weight_scale).cast("float").alias(_RATING))
     # a fixed order inside fixed blocks, because floating point sums depend on it
     ordered = rated.repartition(config.num_blocks, USER_IDX).sortWithinPartitions(USER_IDX, ITEM_IDX)
     als = ALS(
@@ -50,8 +51,3 @@ def check_factors(vectors: DataFrame, what: str) -> None:
         raise TrainingError(
             f"ALS gave {broken} {what} with factors that are not finite; {_ADVICE}; the vectors of the run before are kept"
         )
-
-
-def _scaled_weight(config: AlsConfig) -> Column:
-    weight = F.col(WEIGHT)
-    return {"linear": weight, "log": F.log1p(weight), "one": F.lit(1.0)}[config.weight_scale]
