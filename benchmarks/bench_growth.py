@@ -22,9 +22,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from measure import PeakMemory, hardware, versions
 
-from recsys_spark.cli import conf_folder
 from recsys_spark.config import Config
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import conf_folder, load_config
 from recsys_spark.demo_data import write_demo_data
 from recsys_spark.infra import table_files, tables
 from recsys_spark.infra.session import build_session
