@@ -6,6 +6,7 @@ VENV := .venv
 PYTHON_BIN := $(VENV)/bin/python
 RECSYS := $(VENV)/bin/recsys
 PETASTORM := .venv-petastorm
+PETASTORM_TESTS := tests/test_petastorm.py tests/test_doctor.py tests/test_main_job.py tests/infra/test_tables.py
 UV := $(VENV)/bin/uv
 PYTEST := $(PYTHON_BIN) -m pytest
 DEMO_DIR ?= data/demo
