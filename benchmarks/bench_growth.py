@@ -1,8 +1,8 @@
 """The whole line, from raw logs to metrics, on 1, 3 and 10 times the demo's data: seconds per step and peak memory.
 
-Every copy of the year has households and baskets of its own, on the same days: events, users and interactions grow, the
-catalogue does not, so that the models' metrics stay where they are, which shows that the same work was done. With --products every
-copy has products of its own, too. Each scale runs in a process of its own. Writes benchmarks/results/growth.json (with
+Every copy of the year has households and baskets of its own, on the same days: events, users and interactions grow. The catalogue
+does not (interactions.min_item_events grows along), so that popularity's metrics are the same at every scale, which shows that the
+same work was done. With --products every copy has products of its own, too, and the catalogue grows along. Each scale runs in a process of its own. Writes benchmarks/results/growth.json (with
 --products growth_products.json; other scales of an earlier run stay) and draws docs/scaling.svg from the first.
 
 Usage: .venv/bin/python benchmarks/bench_growth.py [--scales 1 3 10] [--sample 1.0] [--products] [--draw]
@@ -52,9 +52,10 @@ def main() -> None:
     parser.add_argument("--products", action="store_true", help="every copy has products of its own")
     parser.add_argument("--draw", action="store_true", help="only draw the plot from the results that are there")
     parser.add_argument("--one", metavar="FOLDER", help="run the line once in this process and print the figures")
+    parser.add_argument("--min-item-events", type=int, default=5)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(run_line(Path(options.one))))
+        print(json.dumps(run_line(Path(options.one), options.min_item_events)))
         return
     path = RESULTS / ("growth_products.json" if options.products else "growth.json")
     if not options.draw:
@@ -78,7 +79,8 @@ def measure_scales(path: Path, options: argparse.Namespace) -> None:
         for scale in options.scales:
             folder = root / str(scale)
             write_copies(root / "once", folder / "raw", scale, options.products)
-            command = [sys.executable, __file__, "--one", str(folder)]
+            min_item_events = 5 if options.products else 5 * scale  # 5: conf/demo.yaml
+            command = [sys.executable, __file__, "--one", str(folder), "--min-item-events", str(min_item_events)]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             report["scales"][str(scale)] = json.loads(found.stdout.strip().splitlines()[-1])
             print(scale, report["scales"][str(scale)], flush=True)
@@ -113,9 +115,12 @@ def renamed(lines: str, copy: int, own_products: bool) -> str:
     return lines
 
 
-def run_line(folder: Path) -> dict[str, object]:
+def run_line(folder: Path, min_item_events: int) -> dict[str, object]:
     paths = [f"data_root={folder}/root", *[f"sources.{feed}.path={folder}/raw/{feed}" for feed in ("events", "items")]]
-    config = load_config(conf_folder() / "demo.yaml", [*paths, "evaluation.example_user="])
+    config = load_config(
+        conf_folder() / "demo.yaml",
+        [*paths, "evaluation.example_user=", f"interactions.min_item_events={min_item_events}"],
+    )
     with PeakMemory() as memory:
         start = time.perf_counter()
         spark = build_session(config)
