@@ -84,9 +84,12 @@ def write_lists(spark, config, lists, version="v1", run_date=CUTOFF):
 
 
 def write_items(spark, config):
-    rows = [(item, item, category, "hash", "products", "run") for item, category in CATEGORY_OF.items()]
-    kinds = "item_id string, title string, category string, text_hash string, source string, ingest_run string"
-    tables.merge_new(spark, config, "items", spark.createDataFrame(rows, kinds))
+    """Items with their category; whatever else a row holds does not matter here."""
+    known = {"text_hash": "hash", "source": "products", "ingest_run": "run"}
+    schema = tables.TABLES["items"].schema
+    rows = [{"item_id": item, "title": item, "category": category} | known for item, category in CATEGORY_OF.items()]
+    filled = [tuple(row.get(name) for name in schema.fieldNames()) for row in rows]
+    tables.merge_new(spark, config, "items", spark.createDataFrame(filled, schema))
 
 
 @pytest.fixture(scope="module")
