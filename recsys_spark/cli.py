@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("recsys_spark.cli")
 
 PIPELINES = (
-    "ingest_events", "ingest_items", "build_interactions", "train_popular", "train_neighbours", "train_als", "recommend", "evaluate",
-    "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
+    "ingest_events", "ingest_items", "build_interactions", "train_popular", "train_neighbours", "train_als", "train_feature_factors",
+    "recommend", "evaluate", "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
 )  # fmt: skip
 MAIN_JOB = "main_job"
 

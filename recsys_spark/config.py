@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from recsys_spark.config_base import BaseConfig
+from recsys_spark.config_base import BaseConfig, WeightScale
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
+from recsys_spark.config_feature_factors import FeatureFactorsConfig
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
 
 
@@ -255,8 +256,10 @@ class NeighboursConfig(BaseConfig):
 
 
 class AlsConfig(BaseConfig):
-    """Implicit ALS of Spark MLlib (Hu, Koren, Volinsky 2008)."""
+    """Implicit ALS (Hu, Koren, Volinsky 2008)."""
 
+    engine: Literal["spark", "implicit"] = "spark"
+    """spark: MLlib, over the cluster. implicit: the package of that name, in the driver's memory; the same objective."""
     rank: int = Field(64, ge=1, le=1024)
     """Number of latent factors."""
     max_iter: int = Field(12, ge=1, le=1000)
@@ -265,11 +268,17 @@ class AlsConfig(BaseConfig):
     """Regularisation in Spark's meaning: scaled by the number of ratings of the user or item."""
     alpha: float = Field(1.0, ge=0)
     """Confidence is 1 + alpha * weight; wants to grow with sparsity."""
-    weight_scale: Literal["linear", "log", "one"] = "log"
+    weight_scale: WeightScale = "log"
     """Weight given to ALS: as it is, log(1 + weight), or 1 for every pair."""
     num_blocks: int = Field(4, ge=1)
-    """Blocks of users and of items; part of the result's identity, since floating point sums depend on it."""
-    seed: int = 42
+    """spark: blocks of users and of items; part of the result's identity, since floating point sums depend on it."""
+    cg_steps: int = Field(3, ge=0, le=1000)
+    """implicit: steps of conjugate gradients per row and alternation; 0 solves each row exactly, as Spark does, and is slower."""
+    num_threads: int = Field(0, ge=0)
+    """implicit: threads; 0 takes every core. Does not change the result."""
+    max_driver_bytes: int = Field(4 * 2**30, gt=0)
+    """implicit: what training may take of the driver's memory; more stops the job before anything is collected."""
+    seed: int = Field(42, ge=0)
     """Start values of the factors."""
 
 
@@ -278,7 +287,7 @@ class RecommendConfig(BaseConfig):
 
     k: int = Field(20, ge=1, le=1000)
     """Length of the stored lists."""
-    models: tuple[Literal["popular", "popular_recent", "again", "neighbours", "als"], ...] = (
+    models: tuple[Literal["popular", "popular_recent", "again", "neighbours", "als", "feature_factors"], ...] = (
         "popular", "popular_recent", "again", "neighbours", "als",
     )  # fmt: skip
     """Models in the order of the tables that people read."""
@@ -343,6 +352,8 @@ class Config(BaseConfig):
     """Item-item model."""
     als: AlsConfig = AlsConfig()
     """ALS."""
+    feature_factors: FeatureFactorsConfig = FeatureFactorsConfig()
+    """Factorisation of features."""
     recommend: RecommendConfig = RecommendConfig()
     """Top-K lists."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -21,6 +21,7 @@ from recsys_spark.pipelines.ingest_events import ingest_events
 from recsys_spark.pipelines.ingest_items import ingest_items
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
+from recsys_spark.pipelines.train_feature_factors import train_feature_factors
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
 
@@ -37,7 +38,7 @@ def run_main_job(
     spark: SparkSession, config: Config, run_date: date | None = None, notices: tuple[str, ...] = ()
 ) -> RunResults:
     """Ingest all deliveries, then build, train, recommend and evaluate as of the run date (null: the split's test_start)."""
-    trainers = {"als": train_als, "neighbours": train_neighbours}
+    trainers = {"als": train_als, "neighbours": train_neighbours, "feature_factors": train_feature_factors}
     steps = [step for name, step in trainers.items() if name in config.recommend.models]
     ingested: dict[str, dict[str, float]] = {}
     timings: dict[str, float] = {}

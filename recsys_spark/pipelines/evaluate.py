@@ -42,6 +42,7 @@ from recsys_spark.evaluation.example import example_user
 from recsys_spark.evaluation.report import render_report
 from recsys_spark.evaluation.run_results import ExampleUser, RunResults
 from recsys_spark.infra import tables, tracking
+from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
@@ -81,7 +82,10 @@ def evaluate_run(
         metrics_pdf = _metrics(spark, config, events, recommendations, cutoff, dates)
         counts = _list_counts(recommendations, config.evaluation.k[0])
         item_counts = _item_event_counts(spark, config, cutoff)
-        metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, len(item_counts))], ignore_index=True)
+        sizes = dict.fromkeys({model for _, model in counts}, len(item_counts)) | _larger_catalogues(
+            spark, config, cutoff
+        )
+        metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, sizes)], ignore_index=True)
         results = RunResults(
             title=f"{config.sources.events.name}: recommendations of {cutoff}",
             notices=notices,
@@ -128,7 +132,7 @@ def _metrics(
     item_users = interactions.groupBy(ITEM_ID).agg(F.count("*").alias(evaluation.ITEM_USERS))
     known_users = interactions.select(USER_ID).distinct()
     truth = evaluation.slice_truth(_truth(config, events, known_users, item_users, cutoff, dates))
-    stats = item_users.join(_categories(spark, config), on=ITEM_ID, how="left")
+    stats = item_users.join(_categories(spark, config), on=ITEM_ID, how="full")  # cold items have a category, too
     lists = evaluation.collect_lists(recommendations, stats)
     models = recommendations.select(TASK, MODEL).distinct()
     with persisted(truth) as truth:
@@ -171,17 +175,24 @@ def _item_event_counts(spark: SparkSession, config: Config, cutoff: date) -> np.
     return counts.select(COUNT).toArrow()[COUNT].to_numpy()
 
 
-def _catalogue_rows(config: Config, counts: dict[tuple[str, str], np.ndarray], catalogue_size: int) -> pd.DataFrame:
+def _larger_catalogues(spark: SparkSession, config: Config, cutoff: date) -> dict[str, int]:
+    """How many items the models can list that list cold items beside those of the interactions."""
+    interactions = tables.read_cutoff(spark, config, cutoff)
+    models = [model for model in config.recommend.models if model in LISTS_COLD_ITEMS]
+    return {model: read_catalogue(spark, config, interactions, [model], cutoff).count() for model in models}
+
+
+def _catalogue_rows(config: Config, counts: dict[tuple[str, str], np.ndarray], sizes: dict[str, int]) -> pd.DataFrame:
     for (task, model), times_listed in counts.items():
-        if len(times_listed) > catalogue_size:
+        if len(times_listed) > sizes[model]:
             raise DataError(
-                f"the {task} lists of {model} hold {len(times_listed)} items, the interactions of their date only {catalogue_size}: "
+                f"the {task} lists of {model} hold {len(times_listed)} items, the interactions of their date only {sizes[model]}: "
                 "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
             )
     rows = [
         (task, model, "all", metric, config.evaluation.k[0], value, np.nan, np.nan, 0)
         for (task, model), times_listed in counts.items()
-        for metric, value in evaluation.catalogue_metrics(times_listed, catalogue_size).items()
+        for metric, value in evaluation.catalogue_metrics(times_listed, sizes[model]).items()
     ]
     return pd.DataFrame(rows, columns=[*_METRICS_KEY, VALUE, CI_LOW, CI_HIGH, NUM_USERS])
 

@@ -30,6 +30,7 @@ from recsys_spark.data.interactions import counted_events
 from recsys_spark.data.split import count_events_per_day, events_before, split_dates
 from recsys_spark.errors import ModelError
 from recsys_spark.infra import tables
+from recsys_spark.infra.catalogue import read_catalogue
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 from recsys_spark.models import recommend as engine
@@ -62,8 +63,8 @@ def recommend(spark: SparkSession, config: Config, run_date: date | None = None)
     events = counted_events(events, config.interactions)
     interactions = tables.read_cutoff(spark, config, cutoff)
     users = tables.read_table(spark, config, "user_index", made_by="build_interactions").select(USER_ID)
-    ids = interactions.select(ITEM_ID).distinct().toArrow()[ITEM_ID].to_pylist()
-    item_ids = sorted(ids, key=str.encode)
+    catalogue = read_catalogue(spark, config, interactions, config.recommend.models, cutoff)
+    item_ids = sorted(catalogue.toArrow()[ITEM_ID].to_pylist(), key=str.encode)
     positions = engine.catalogue_positions(spark, item_ids)
     counts: dict[str, float] = {}
     with persisted(_seen_positions(events_before(events, cutoff), positions)) as seen:
