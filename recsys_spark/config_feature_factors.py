@@ -36,7 +36,7 @@ class FeatureFactorsConfig(BaseConfig):
     cold_items: bool = True
     """Items without interactions get a vector from their features, so that they are recommended, too."""
     loss: Literal["warp", "bpr"] = "warp"
-    """warp: the first drawn item that is too high, weighted by how few draws it took; bpr: all drawn items, pairwise logistic."""
+    """warp: the first drawn item that stands too high, weighted by how few tries it took; bpr: all drawn items, pairwise logistic."""
     embedding_size: int = Field(64, ge=1, le=1024)
     """Numbers per feature, beside the bias."""
     epochs: int = Field(10, ge=1, le=1000)
@@ -44,11 +44,11 @@ class FeatureFactorsConfig(BaseConfig):
     learning_rate: float = Field(0.05, gt=0)
     """Step size of Adagrad."""
     regularization: float = Field(0.0, ge=0)
-    """Half of it times the squared length of an embedding is added to the loss wherever the embedding takes part."""
+    """Half of it times the squared length of the embeddings of an interaction's user and item is added to its loss."""
     batch_size: int = Field(1024, ge=1)
     """Interactions per step."""
-    num_negatives: int = Field(10, ge=1, le=1000)
-    """Items drawn per interaction: the most tries of warp, the size of the mean of bpr."""
+    num_negatives: int = Field(500, ge=1, le=100_000)
+    """Items drawn per batch and shared by its interactions: the most tries of warp, the size of the mean of bpr."""
     weight_scale: WeightScale = "log"
     """How much an interaction counts: its weight as it is, log(1 + weight), or 1."""
     max_driver_bytes: int = Field(4 * 2**30, gt=0)

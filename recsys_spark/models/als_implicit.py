@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from recsys_spark.config import AlsConfig
 from recsys_spark.errors import ConfigError, TrainingError
@@ -60,8 +61,6 @@ def fit_implicit(
     TrainingError for a row that cannot be solved.
     """
     _require_package()
-    from threadpoolctl import threadpool_limits  # a dependency of the package
-
     rated = ratings > 0
     user_idx, rows = np.unique(users[rated], return_inverse=True)
     item_idx, columns = np.unique(items[rated], return_inverse=True)

@@ -4,15 +4,18 @@ A user's vector q is the sum of the embeddings of the user's features, an item's
 the item's features; an id may be a feature as well. The score of an item for a user is q p + b. A user's bias would add the
 same to all scores of the user, so there is none.
 
-Learned is the order of items: for every interaction of a user u with an item i, items j are drawn evenly from all that have
-interactions, and those that the user had do not count.
+Learned is the order of items, on batches of interactions of a user u with an item i. For every batch num_negatives items j are
+drawn evenly from all that have interactions; for a user those count that the user did not have.
 
-- warp (Weston, Bengio, Usunier 2011): the first j with s_uj > s_ui - 1 costs log((items - 1) / tries) (1 + s_uj - s_ui), where
-  tries numbers the draw: an estimate of how far down the item stands. Without such a j nothing is paid.
-- bpr (Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009): each j costs -log sigmoid(s_ui - s_uj), divided by their number.
+- warp (Weston, Bengio, Usunier 2011): the items are tried in a circle that starts somewhere else for every interaction; the
+  first j with s_uj > s_ui - 1 costs log((items - 1) / tries) (1 + s_uj - s_ui), an estimate of how far down i stands. Without
+  such a j nothing is paid.
+- bpr (Rendle, Freudenthaler, Gantner, Schmidt-Thieme 2009): the mean over the j of -log sigmoid(s_ui - s_uj).
 
 A cost counts as much as the interaction's weight, divided by the mean weight. To it is added regularization / 2 times the
-squared length of the embeddings that take part. Steps are Adagrad's (Duchi, Hazan, Singer 2011), on batches of interactions.
+squared length of the embeddings of u and i. Steps are Adagrad's (Duchi, Hazan, Singer 2011).
+
+One draw serves a whole batch, so that all scores are one matrix product: hundreds of tries cost less than ten of one's own.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from recsys_spark.config_feature_factors import FeatureFactorsConfig
 from recsys_spark.errors import TrainingError
@@ -54,13 +58,21 @@ class _Learned(NamedTuple):
     squares: np.ndarray
 
 
-class _Triples(NamedTuple):
-    """Users who should find `better` above `worse`, and how fast the loss grows with the difference of the wrong order."""
+class _Batch(NamedTuple):
+    """Some interactions, and items drawn for all of them."""
 
     users: np.ndarray
-    better: np.ndarray
-    worse: np.ndarray
-    slopes: np.ndarray
+    """Shape (batch,)."""
+    items: np.ndarray
+    """Shape (batch,)."""
+    scale: np.ndarray
+    """How much each interaction counts, shape (batch,), float32."""
+    drawn: np.ndarray
+    """Distinct items, shape (draws,)."""
+    counts: np.ndarray
+    """Which of the drawn items the user did not have, shape (batch, draws)."""
+    first_try: np.ndarray
+    """The place among the draws where each interaction begins to try, shape (batch,)."""
 
 
 def needed_bytes(num_pairs: int, num_rows: int, config: FeatureFactorsConfig) -> int:
@@ -82,26 +94,25 @@ def fit_feature_factors(users: Side, items: Side, weights: np.ndarray, config: F
             "feature_factors.user_ids and item_ids on, or name features that users and items have"
         )
     rng = np.random.default_rng(config.seed)
-    of_users = _start(users, config.embedding_size, rng)
-    of_items = _start(items, config.embedding_size + 1, rng)
+    of_users, of_items = _start(users, config.embedding_size, rng), _start(items, config.embedding_size + 1, rng)
     of_items.values[:, -1] = 0
-    num_items = of_items.features.shape[0]
-    had, in_order = np.unique(users.rows[usable] * num_items + items.rows[usable], return_index=True)
-    user_rows, item_rows = np.divmod(had, num_items)
-    ordered_weights = weights[usable][in_order]
-    scale = (ordered_weights / ordered_weights.mean()).astype(np.float32)
-    for epoch in range(config.epochs):
-        order = rng.permutation(len(user_rows))
-        for start in range(0, len(order), config.batch_size):
-            batch = order[start : start + config.batch_size]
-            drawn = rng.integers(num_items, size=(len(batch), config.num_negatives))
-            counts = ~_is_among(user_rows[batch, None] * num_items + drawn, had)
-            with np.errstate(over="ignore", invalid="ignore"):  # found at the end of the epoch
-                triples = _find_triples(
-                    user_rows[batch], item_rows[batch], drawn, counts, scale[batch], of_users, of_items, config.loss
-                )
-                _descend(triples, of_users, of_items, config)
-        _check_finite(of_users, of_items, epoch)
+    num_items = items.num_warm
+    keys, in_order = np.unique(users.rows[usable] * num_items + items.rows[usable], return_index=True)
+    user_rows, item_rows = np.divmod(keys, num_items)
+    scale = weights[usable][in_order]
+    scale = (scale / scale.mean()).astype(np.float32)
+    had = sparse.csr_matrix((np.ones(len(keys), np.int8), (user_rows, item_rows)), shape=(users.num_warm, num_items))
+    # sums of BLAS depend on its threads; what is multiplied here is small
+    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+        for epoch in range(config.epochs):
+            order = rng.permutation(len(keys))
+            for start in range(0, len(keys), config.batch_size):
+                rows = order[start : start + config.batch_size]
+                drawn = rng.permutation(num_items)[: config.num_negatives]
+                counts, first_try = ~_is_among(had[user_rows[rows]], drawn), rng.integers(len(drawn), size=len(rows))
+                batch = _Batch(user_rows[rows], item_rows[rows], scale[rows], drawn, counts, first_try)
+                _descend(batch, of_users, of_items, config)
+            _check_finite(of_users, of_items, epoch)
     return Embeddings(of_users.values, of_items.values)
 
 
@@ -123,67 +134,76 @@ def _start(side: Side, width: int, rng: np.random.Generator) -> _Learned:
     return _Learned(features, values, np.zeros_like(values))
 
 
-def _find_triples(
-    users: np.ndarray,
-    had: np.ndarray,
-    drawn: np.ndarray,
-    counts: np.ndarray,
-    scale: np.ndarray,
-    of_users: _Learned,
-    of_items: _Learned,
-    loss: str,
-) -> _Triples:
-    """Score what was drawn for each interaction of a batch, shape (batch, draws), and say what costs how much."""
-    queries = user_vectors(of_users.features[users], of_users.values)
-    items, place = np.unique(np.column_stack([had, drawn]), return_inverse=True)
-    vectors = of_items.features[items] @ of_items.values
-    scores = np.einsum("bd,bmd->bm", queries, vectors[place.reshape(len(users), -1)])
-    above = scores[:, 1:] - scores[:, :1]
-    if loss == "bpr":
-        rows, columns = np.nonzero(counts)
-        slopes = expit(above[rows, columns]) / counts.sum(axis=1)[rows]
+def _descend(batch: _Batch, of_users: _Learned, of_items: _Learned, config: FeatureFactorsConfig) -> None:
+    """Make one step on all embeddings that take part in the batch."""
+    user_features, item_features = of_users.features[batch.users], of_items.features[batch.items]
+    drawn_features = of_items.features[batch.drawn]
+    queries = user_vectors(user_features, of_users.values)
+    items, drawn = (item_vectors(features, of_items.values) for features in (item_features, drawn_features))
+    above = queries @ drawn.T - np.einsum("bd,bd->b", queries, items)[:, None]
+    if config.loss == "warp":
+        slopes = warp_slopes(above, batch.counts, batch.first_try, of_items.features.shape[0])
     else:
-        costs = counts & (above > -1)
-        rows = np.flatnonzero(costs.any(axis=1))
-        columns = costs[rows].argmax(axis=1)
-        slopes = np.log(np.maximum(1, (of_items.features.shape[0] - 1) / (columns + 1)))
-    return _Triples(users[rows], had[rows], drawn[rows, columns], (slopes * scale[rows]).astype(np.float32))
+        slopes = bpr_slopes(above, batch.counts)
+    slopes *= batch.scale[:, None]
+    # a score is a dot product, so the derivatives by the vectors are products with those by the scores
+    total = slopes.sum(axis=1, keepdims=True)
+    for_queries = (slopes @ drawn - total * items)[:, :-1]
+    for_items = np.concatenate([-total * queries, slopes.T @ queries])
+    _step(of_users, user_features, for_queries, np.ones(len(queries), np.float32), config)
+    in_loss = np.concatenate([np.ones(len(items), np.float32), np.zeros(len(drawn), np.float32)])
+    _step(of_items, sparse.vstack([item_features, drawn_features], format="csr"), for_items, in_loss, config)
 
 
-def _descend(triples: _Triples, of_users: _Learned, of_items: _Learned, config: FeatureFactorsConfig) -> None:
-    """Make one step of Adagrad on all embeddings that take part in the triples."""
-    users, user_place = np.unique(triples.users, return_inverse=True)
-    items, item_place = np.unique(np.concatenate([triples.better, triples.worse]), return_inverse=True)
-    queries = user_vectors(of_users.features[users], of_users.values)
-    vectors = of_items.features[items] @ of_items.values
-    # the derivative of the loss by each score, (items, users); a score is a dot product, so the rest are two products
-    by_score = sparse.csr_matrix(
-        (np.concatenate([-triples.slopes, triples.slopes]), (item_place, np.tile(user_place, 2))),
-        shape=(len(items), len(users)),
-    )
-    _step(of_users, users, (by_score.T @ vectors)[:, :-1], np.bincount(user_place), config)
-    _step(of_items, items, by_score @ queries, np.bincount(item_place), config)
+def warp_slopes(above: np.ndarray, counts: np.ndarray, first_try: np.ndarray, num_items: int) -> np.ndarray:
+    """Give the derivative of warp by `above`, s_uj - s_ui of shape (batch, draws): log((items - 1) / tries) at one j or none."""
+    num_drawn = above.shape[1]
+    tries = (np.arange(num_drawn, dtype=np.int32) - first_try[:, None].astype(np.int32)) % num_drawn
+    tries[~(counts & (above > -1))] = num_drawn
+    rows, columns = np.arange(len(above)), tries.argmin(axis=1)
+    least = tries[rows, columns]
+    slopes = np.zeros_like(above)
+    slopes[rows, columns] = np.where(least < num_drawn, np.log(np.maximum(1, (num_items - 1) / (least + 1))), 0)
+    return slopes
+
+
+def bpr_slopes(above: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Give the derivative of bpr by `above`, s_uj - s_ui of shape (batch, draws): sigmoid(above) over the number that counts."""
+    return np.where(counts, expit(above), 0) / np.maximum(1, counts.sum(axis=1, keepdims=True)).astype(above.dtype)
 
 
 def _step(
-    learned: _Learned, rows: np.ndarray, gradient: np.ndarray, uses: np.ndarray, config: FeatureFactorsConfig
+    learned: _Learned,
+    features: sparse.csr_matrix,
+    gradient: np.ndarray,
+    in_loss: np.ndarray,
+    config: FeatureFactorsConfig,
 ) -> None:
-    """Move the embeddings of the rows' features: gradient is that of the rows' vectors, uses says how often each took part."""
-    features = learned.features[rows]
+    """Move embeddings by the gradient of the sums that features, (rows, features), makes of them.
+
+    in_loss says how often the embeddings of a row are in the loss by their squared length.
+    """
     touched, columns = np.unique(features.indices, return_inverse=True)
-    to_features = sparse.csr_matrix((features.data, columns, features.indptr), shape=(len(rows), len(touched))).T
+    to_features = sparse.csr_matrix(
+        (features.data, columns, features.indptr), shape=(features.shape[0], len(touched))
+    ).T
     values = learned.values[touched]
     total = to_features @ gradient
     if config.regularization:
-        total += (config.regularization * (to_features @ uses))[:, None].astype(np.float32) * values
+        total += (np.float32(config.regularization) * (to_features @ in_loss))[:, None] * values
     squares = learned.squares[touched] + total**2
     learned.squares[touched] = squares
     learned.values[touched] = values - np.float32(config.learning_rate) * total / np.sqrt(squares + _TINY)
 
 
-def _is_among(keys: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    return np.asarray(ordered[place] == keys)
+def _is_among(had: sparse.csr_matrix, drawn: np.ndarray) -> np.ndarray:
+    """Say which of the drawn items each row of had holds, shape (rows, draws)."""
+    place = np.full(had.shape[1], -1)
+    place[drawn] = np.arange(len(drawn))
+    rows, columns = np.repeat(np.arange(had.shape[0]), np.diff(had.indptr)), place[had.indices]
+    found = np.zeros((had.shape[0], len(drawn)), bool)
+    found[rows[columns >= 0], columns[columns >= 0]] = True
+    return found
 
 
 def _check_finite(of_users: _Learned, of_items: _Learned, epoch: int) -> None:
