@@ -35,6 +35,7 @@ setup(
         "numpy>=1.26,<2.5",
         "pyarrow>=14",
         "scipy",
+        "threadpoolctl",
         "pydantic>=2.7,<3",
         "pyyaml",
         "tqdm",

@@ -16,7 +16,7 @@ from recsys_spark.log import configure_logging
 
 PIPELINES = (
     "ingest_events", "ingest_items", "build_interactions", "train_popular", "train_neighbours", "train_user_neighbours", "train_ease",
-    "train_als", "recommend", "evaluate",
+    "train_als", "train_feature_factors", "recommend", "evaluate",
     "merge_late_events", "replay_quarantine", "maintain_tables", "erase_user",
 )  # fmt: skip
 _PROTOCOLS = (Protocol.ROLLING_WINDOWS, Protocol.LEAVE_LAST, Protocol.BY_USER, Protocol.BY_ITEM)

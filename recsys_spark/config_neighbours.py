@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys_spark.config_base import BaseConfig
-
-WeightScale = Literal["linear", "log", "one"]
+from recsys_spark.config_base import BaseConfig, WeightScale
 
 
 class NeighboursConfig(BaseConfig):

@@ -22,6 +22,7 @@ from recsys_spark.pipelines.ingest_items import ingest_items
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
 from recsys_spark.pipelines.train_ease import train_ease
+from recsys_spark.pipelines.train_feature_factors import train_feature_factors
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
 from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
@@ -34,6 +35,7 @@ TRAINERS: dict[str, Step] = {
     "neighbours": train_neighbours,
     "user_neighbours": train_user_neighbours,
     "ease": train_ease,
+    "feature_factors": train_feature_factors,
 }
 """Model -> the pipeline that trains it; models that are not named need nothing but train_popular."""
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from recsys_spark.config import (
-    AlsConfig,
-    ColumnConfig,
-    Config,
-    EventSourceConfig,
-    InteractionsConfig,
-    ItemSourceConfig,
-    SplitConfig,
-)
+from recsys_spark.config import AlsConfig, Config, InteractionsConfig, SplitConfig
 from recsys_spark.config_file import load_config
+from recsys_spark.config_sources import ColumnConfig, EventSourceConfig, ItemSourceConfig
 from recsys_spark.errors import ConfigError
 
 COLUMNS = {name: name for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")}

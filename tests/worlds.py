@@ -31,7 +31,7 @@ TWIN_ITEMS = ["Zz", "zz", "\uff5e", "\U0001f600"]  # in the order of their UTF-8
 UNKNOWN_USERS = {"once", "new"}
 BLOCK_USERS = [f"a{i}" for i in range(8)] + [f"b{i}" for i in range(12)]
 REPEATERS = [f"c{i}" for i in range(4)]
-MODELS = ("popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als")
+MODELS = ("popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als", "feature_factors")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def blocks_config(folder: Path, **sections: Any) -> Config:
         "neighbours": {"shrink": 1.0},
         "user_neighbours": {"shrink": 1.0},
         "ease": {"regularization": 5.0},
+        "feature_factors": {"embedding_size": 8, "epochs": 20, "batch_size": 16},
         "recommend": {"k": 5, "models": list(MODELS)},
         "evaluation": {"k": [3, 5]},
     }
@@ -132,11 +133,12 @@ def run_line(spark: Any, config: Config) -> None:
     from recsys_spark.pipelines.recommend import recommend
     from recsys_spark.pipelines.train_als import train_als
     from recsys_spark.pipelines.train_ease import train_ease
+    from recsys_spark.pipelines.train_feature_factors import train_feature_factors
     from recsys_spark.pipelines.train_neighbours import train_neighbours
     from recsys_spark.pipelines.train_popular import train_popular
     from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
 
-    trainers = (train_popular, train_neighbours, train_user_neighbours, train_ease, train_als)
+    trainers = (train_popular, train_neighbours, train_user_neighbours, train_ease, train_als, train_feature_factors)
     for step in (build_interactions, *trainers, recommend):
         step(spark, config, CUTOFF)
 

@@ -7,7 +7,8 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, HEADER, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
-from recsys_spark.config import ColumnConfig, EventSourceConfig, IngestConfig
+from recsys_spark.config import IngestConfig
+from recsys_spark.config_sources import ColumnConfig, EventSourceConfig
 from recsys_spark.data import sources
 from recsys_spark.data.ids import clean_ids, cleaned_mark
 

@@ -19,7 +19,7 @@ from recsys_spark.columns import (
     WEIGHT,
 )
 from recsys_spark.config import InteractionsConfig
-from recsys_spark.config_neighbours import WeightScale
+from recsys_spark.config_base import WeightScale
 from recsys_spark.data.cleaning import finite_number
 from recsys_spark.data.split import events_before
 
@@ -60,17 +60,18 @@ def counted_events(events: DataFrame, config: InteractionsConfig) -> DataFrame:
     return events.where(F.col(ITEM_ID).isNotNull() & (_type_weight(config) > 0))
 
 
+def scaled_weight(scale: WeightScale) -> Column:
+    """Give the weight of an interaction as models take it: as it is, log(1 + weight), or 1."""
+    weight = F.col(WEIGHT)
+    return {"linear": weight, "log": F.log1p(weight), "one": F.lit(1.0)}[scale]
+
+
 def decay(cutoff: date, half_life_days: float | None) -> Column:
     """0.5^(days from timestamp to the cutoff / half-life); 1 without a half-life."""
     if half_life_days is None:
         return F.lit(1.0)
     age_days = (F.lit(cutoff).cast("timestamp").cast("double") - F.col(TIMESTAMP).cast("double")) / _SECONDS_PER_DAY
     return F.pow(F.lit(0.5), age_days / half_life_days)
-
-
-def scaled_weight(scale: WeightScale) -> Column:
-    """The weight of an interaction as a model takes it: as it is (linear), log(1 + weight), or 1."""
-    return {"linear": F.col(WEIGHT), "log": F.log1p(WEIGHT), "one": F.lit(1.0)}[scale]
 
 
 def _type_weight(config: InteractionsConfig) -> Column:

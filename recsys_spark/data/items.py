@@ -7,7 +7,8 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (ATTRIBUTES, BRAND, BUCKET, CATEGORY, DELIVERY_DATE, DETAIL, HEADER, ITEM_ID, LINE_HASH, PRICE, RAW_LINE, REASON, SOURCE, SOURCE_FILE, TEXT, TEXT_HASH, TITLE, UPDATED_AT, Bucket, Reason)
-from recsys_spark.config import IngestConfig, ItemSourceConfig
+from recsys_spark.config import IngestConfig
+from recsys_spark.config_sources import ItemSourceConfig
 from recsys_spark.data import sources
 from recsys_spark.data.ids import clean_ids, cleaned_mark
 

@@ -22,7 +22,7 @@ from recsys_spark.columns import (
     Bucket,
     Reason,
 )
-from recsys_spark.config import SourceConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data.checks import BatchProfile
 from recsys_spark.data.ids import IS_CLEANED
 from recsys_spark.data.outcome import BUCKETS, bucket_counts

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, FIELDS, HEADER, LINE_HASH, RAW_LINE, REASON, SOURCE_FILE, Reason)
-from recsys_spark.config import ColumnConfig, SourceConfig
+from recsys_spark.config_sources import ColumnConfig, SourceConfig
 from recsys_spark.data.ids import BLANKS
 from recsys_spark.errors import ConfigError, SchemaError
 

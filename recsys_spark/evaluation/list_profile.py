@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -101,17 +102,21 @@ def _numbers(rows: pd.DataFrame, kind: str, column: str) -> dict[str, int]:
 
 
 def catalogue_rows(
-    shapes: Mapping[tuple[str, str], ListProfile], catalogue_size: int, ks: tuple[int, ...]
-) -> pd.DataFrame:
+    shapes: Mapping[tuple[str, str], ListProfile], catalogue_size: int, ks: tuple[int, ...],
+    larger_catalogues: Mapping[str, int] = MappingProxyType({}),
+) -> pd.DataFrame:  # fmt: skip
     """Give coverage at every k, and gini at the first, for which the profiles were counted, as rows of the metrics frame.
+
+    larger_catalogues: model -> size, for models that can list more items than the catalogue has.
 
     They describe all lists together, so they have no interval and no number of users.
     """
     rows = []
     for (task, model), shape in shapes.items():
-        by_length = shape.coverage_by_length(catalogue_size, max(ks))
+        size = larger_catalogues.get(model, catalogue_size)
+        by_length = shape.coverage_by_length(size, max(ks))
         rows += [(task, model, ALL_USERS, "coverage", k, by_length[k - 1]) for k in ks]
-        rows.append((task, model, ALL_USERS, "gini", ks[0], metrics.gini(shape.counts(), catalogue_size)))
+        rows.append((task, model, ALL_USERS, "gini", ks[0], metrics.gini(shape.counts(), size)))
     frame = pd.DataFrame(rows, columns=[TASK, MODEL, SLICE, METRIC, K, VALUE])
     return frame.assign(**{CI_LOW: np.nan, CI_HIGH: np.nan, NUM_USERS: 0})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,8 @@ class Before:
     """user_id, item_id, one row a pair."""
     known: Known
     limits: SliceLimits
+    larger_catalogues: Mapping[str, int] = field(default_factory=dict)
+    """Model -> items that it can list, for models that list items nobody had, too."""
 
 
 def measure(
@@ -74,8 +76,8 @@ def measure(
     sums_pdf = metric_sums(lists, truth, pasts, asked, config.k, known.num_users if known else 1).toPandas()
     shapes = profiles(list_profile(recommendations, items, config.k[0]).toPandas())
     metrics_pdf = with_intervals(sums_pdf, config.confidence)
-    if known:
-        of_all_lists = catalogue_rows(shapes, len(known.item_users), config.k)
+    if before and known:
+        of_all_lists = catalogue_rows(shapes, len(known.item_users), config.k, before.larger_catalogues)
         metrics_pdf = pd.concat([metrics_pdf, of_all_lists], ignore_index=True)
     return Measurement(
         metrics_pdf=_in_order(metrics_pdf, order),

@@ -12,7 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import BUCKET, DELIVERY_DATE, EVENT_DATE, EVENT_ID, INGEST_RUN, PAYLOAD_HASH, Bucket, Reason
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.config import Config
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data import checks, dedupe, outcome, sources
 from recsys_spark.data.checks import BatchProfile
 from recsys_spark.data.erased import leave_out_erased

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
-from recsys_spark.config import SourceConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.errors import ConfigError, DamagedFileError, DataError, SchemaError
 from recsys_spark.infra.session import input_errors_explained
 

@@ -24,8 +24,9 @@ from recsys_spark.columns import (
     TIMESTAMP,
     UPDATED_AT,
 )
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.config import Config
 from recsys_spark.config_checks import FeedChecksConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data import checks
 from recsys_spark.data.checks import BatchProfile, CheckResult, PastRun
 from recsys_spark.data.profile import profile_lines, to_profile

@@ -44,6 +44,7 @@ from recsys_spark.evaluation.run_results import ExampleUser, RunResults
 from recsys_spark.evaluation.slices import slice_limits, slice_truth
 from recsys_spark.evaluation.sums import comparisons_pdf
 from recsys_spark.infra import tables, tracking
+from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
@@ -135,17 +136,14 @@ def _measure(
     """The numbers of RunResults."""
     interactions = tables.read_cutoff(spark, config, cutoff)
     with persisted(item_stats(interactions, _categories(spark, config))) as items:
-        return _measured(config, recommendations, interactions, items, pairs, cutoff)
+        sizes = _larger_catalogues(spark, config, interactions, cutoff)
+        return _measured(config, recommendations, interactions, items, pairs, cutoff, sizes)
 
 
 def _measured(
-    config: Config,
-    recommendations: DataFrame,
-    interactions: DataFrame,
-    items: DataFrame,
-    pairs: DataFrame,
-    cutoff: date,
-) -> dict[str, Any]:
+    config: Config, recommendations: DataFrame, interactions: DataFrame, items: DataFrame, pairs: DataFrame, cutoff: date,
+    sizes: Mapping[str, int],
+) -> dict[str, Any]:  # fmt: skip
     wanted, users = config.evaluation, user_stats(interactions)
     known = collect_known(items, users, max(wanted.num_categories, SHOWN_CATEGORIES))
     limits = replace(
@@ -160,7 +158,7 @@ def _measured(
                 f"no event says what came after {cutoff}, so there is nothing to compare its lists with; check the date and the split"
             )
         order = (*config.recommend.tasks, *config.recommend.models)
-        found = measure(recommendations, truth, items, Before(interactions, known, limits), order, wanted)
+        found = measure(recommendations, truth, items, Before(interactions, known, limits, sizes), order, wanted)
     _check_catalogue(found.profiles)
     return {
         "metrics_pdf": found.metrics_pdf,
@@ -180,12 +178,18 @@ def _categories(spark: SparkSession, config: Config) -> DataFrame | None:
 
 def _check_catalogue(shapes: Mapping[tuple[str, str], ListProfile]) -> None:
     for (task, model), shape in shapes.items():
-        foreign = shape.places_by_item_users.get(0, 0)
+        foreign = 0 if model in LISTS_COLD_ITEMS else shape.places_by_item_users.get(0, 0)
         if foreign:
             raise DataError(
                 f"{foreign} places of the {task} lists of {model} hold items that the interactions of their date do not have: "
                 "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
             )
+
+
+def _larger_catalogues(spark: SparkSession, config: Config, interactions: DataFrame, cutoff: date) -> dict[str, int]:
+    """How many items the models can list that list cold items beside those of the interactions."""
+    models = [model for model in config.recommend.models if model in LISTS_COLD_ITEMS]
+    return {model: read_catalogue(spark, config, interactions, [model], cutoff).count() for model in models}
 
 
 def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from recsys_spark.data.interactions import counted_events, scaled_weight
 from recsys_spark.data.split import count_events_per_day, events_before, split_dates
 from recsys_spark.errors import ModelError
 from recsys_spark.infra import tables
+from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import arrow_batches_of, persisted
 from recsys_spark.log import log_step
 from recsys_spark.models import recommend as engine
@@ -75,16 +77,28 @@ def recommend(spark: SparkSession, config: Config, run_date: date | None = None)
     events = tables.read_table(spark, config, "events", made_by="ingest_events")
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
     events = counted_events(events, config.interactions)
+    counts: dict[str, float] = {}
+    is_cold = [model in LISTS_COLD_ITEMS for model in config.recommend.models]
+    for wants_cold in sorted(set(is_cold)):  # a model that lists items without interactions has a catalogue of its own
+        models = [model for model, cold in zip(config.recommend.models, is_cold, strict=True) if cold == wants_cold]
+        counts |= _recommend_from(spark, config, events, cutoff, models)
+    return counts
+
+
+def _recommend_from(
+    spark: SparkSession, config: Config, events: DataFrame, cutoff: date, models: Sequence[str]
+) -> dict[str, float]:
+    """Write the lists of models that share a catalogue."""
     interactions = tables.read_cutoff(spark, config, cutoff)
     user_index = tables.read_table(spark, config, "user_index", made_by="build_interactions")
-    item_ids = engine.collect_catalogue(interactions)
+    item_ids = engine.collect_catalogue(read_catalogue(spark, config, interactions, models, cutoff))
     positions = engine.catalogue_positions(spark, item_ids)
     counts: dict[str, float] = {}
     with persisted(_seen_positions(events_before(events, cutoff), positions)) as seen:
         users = user_index.select(USER_ID)
         inputs = _Inputs(events, interactions, user_index, users, seen, item_ids, positions, cutoff)
         for task in config.recommend.tasks:
-            for model in config.recommend.models:
+            for model in models:
                 if task == Task.DISCOVERY and model == "again":
                     continue
                 with log_step("recommend", task=task, model=model) as facts:

@@ -22,7 +22,8 @@ from recsys_spark.columns import (
     SOURCE_FILE,
     Reason,
 )
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.config import Config
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data.sources import FILTER_RULE
 from recsys_spark.infra import event_writer, files, item_writer, tables
 from recsys_spark.infra.files import Delivery

@@ -141,7 +141,7 @@ def test_every_user_of_the_index_has_a_list(lists_of, world, task, model):
     assert set(lists_of(task, model)["user_id"]) == everybody
 
 
-@pytest.mark.parametrize("model", ["popular", "again", "neighbours", "user_neighbours"])
+@pytest.mark.parametrize("model", ["popular", "again", "neighbours", "user_neighbours", "feature_factors"])
 def test_other_order_files_partitions_and_a_join_give_the_same_lists(lists_of, other_world, model):
     check_same_lists(lists_of("next", model), lists_of("next", model, other_world))
 
@@ -151,7 +151,7 @@ def test_other_order_files_and_partitions_give_nearly_the_same_lists(lists_of, o
     check_same_lists(lists_of("next", model), lists_of("next", model, other_world), TOLERANCE)
 
 
-@pytest.mark.parametrize("model", ["neighbours", "user_neighbours", "ease", "als"])
+@pytest.mark.parametrize("model", ["neighbours", "user_neighbours", "ease", "als", "feature_factors"])
 def test_learned_models_find_the_own_block_where_popularity_cannot(lists_of, world, model):
     truth = world.truth(BLOCK_USERS)
     check_beats(lists_of("discovery", model), lists_of("discovery", "popular"), truth, at_least=0.95, k=3)
@@ -204,7 +204,10 @@ def nested(pdf, outer, inner, value):
     return {name: dict(zip(rows[inner], rows[value], strict=True)) for name, rows in pdf.groupby(outer)}
 
 
-@pytest.mark.parametrize(("task", "model"), [pair for pair in LISTS if pair[1] in ("popular", "popular_recent", "als")])
+OF_VECTORS = ("popular", "popular_recent", "als", "feature_factors")
+
+
+@pytest.mark.parametrize(("task", "model"), [pair for pair in LISTS if pair[1] in OF_VECTORS])
 def test_stored_vectors_give_the_same_lists(spark, world, lists_of, interactions, task, model):
     items = table_pdf(spark, world.config, "item_vectors").query("model == @model")
     users = table_pdf(spark, world.config, "user_vectors").query("model == @model")
