@@ -37,9 +37,9 @@ class FeatureFactorsConfig(BaseConfig):
     """Items without interactions get a vector from their features, so that they are recommended, too."""
     loss: Literal["warp", "bpr"] = "warp"
     """warp: the first drawn item that stands too high, weighted by how few tries it took; bpr: all drawn items, pairwise logistic."""
-    embedding_size: int = Field(64, ge=1, le=1024)
+    embedding_size: int = Field(32, ge=1, le=1024)
     """Numbers per feature, beside the bias."""
-    epochs: int = Field(10, ge=1, le=1000)
+    epochs: int = Field(6, ge=1, le=1000)
     """Passes over the interactions."""
     learning_rate: float = Field(0.05, gt=0)
     """Step size of Adagrad."""
