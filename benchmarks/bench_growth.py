@@ -3,8 +3,8 @@
 Every copy of the year has households and baskets of its own, on the same days: events, users and interactions grow. The catalogue
 does not (interactions.min_item_events grows along), so that popularity's metrics are the same at every scale, which shows that the
 same work was done. With --products every copy has products of its own, too, and the catalogue grows along. Each scale runs in a
-process of its own. Writes benchmarks/results/growth.json (with --products growth_products.json; other scales of an earlier run
-stay) and draws docs/scaling.svg from the first.
+process of its own. Writes benchmarks/results/growth.json (with --products growth_products.json; other scales of an earlier run stay)
+and draws docs/scaling.svg from the first.
 
 Usage: .venv/bin/python benchmarks/bench_growth.py [--scales 1 3 10] [--sample 1.0] [--products] [--draw]
 """
@@ -23,9 +23,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from measure import PeakMemory, hardware, versions
 
-from recsys_spark.cli import conf_folder
 from recsys_spark.config import Config
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import conf_folder, load_config
 from recsys_spark.demo_data import write_demo_data
 from recsys_spark.infra import table_files, tables
 from recsys_spark.infra.session import build_session

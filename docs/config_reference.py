@@ -18,7 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from recsys_spark.config import ColumnConfig, Config
+from recsys_spark.config import Config
+from recsys_spark.config_sources import ColumnConfig
 
 _WIDTH = 120
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,10 @@ from recsys_spark.config_base import BaseConfig
 from recsys_spark.errors import ConfigError
 
 _SECRET = re.compile(r"secret|password|token|credential|access\.?key|account\.key", re.IGNORECASE)
+
+
+# s3a://bucket/..., abfss://container@account/... hold no password: only a name and a password are taken for a login
+_LOGIN = re.compile(r"//[^/@:\s]*:[^/@\s]*@")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -81,15 +86,29 @@ def flatten_config(config: BaseModel, prefix: str = "") -> dict[str, str]:
 
 
 def without_secrets(config: Config) -> Config:
-    """Give the config as it may be logged: with `***` for secrets in spark.conf, found by their key, database URLs and a user's id."""
+    """Give the config as it may be logged.
+
+    Secrets in spark.conf (found by their key), who logs in in an address (`scheme://user:password@host`), database URLs and a
+    user's id are replaced by `***`.
+    """
     conf = {key: "***" if _SECRET.search(key) else value for key, value in config.spark.conf.items()}
     shown: dict[str, BaseConfig] = {"spark": config.spark.model_copy(update={"conf": conf})}
     if config.evaluation.example_user not in (None, "median"):
         shown["evaluation"] = config.evaluation.model_copy(update={"example_user": "***"})
-    if config.tune.storage is not None:  # which may hold a password
+    shown["tracking"] = config.tracking.model_copy(update={"uri": _without_login(config.tracking.uri)})
+    if config.tune.storage is not None:  # whose options may hold a password, too
         kind = config.tune.storage.partition("://")[0]
         shown["tune"] = config.tune.model_copy(update={"storage": f"{kind}://***"})
-    return config.model_copy(update=shown)
+    sources = {
+        feed: source.model_copy(update={"path": _without_login(source.path)})
+        for feed, source in (("events", config.sources.events), ("items", config.sources.items))
+    }
+    shown["sources"] = config.sources.model_copy(update=sources)
+    return config.model_copy(update={**shown, "data_root": _without_login(config.data_root)})
+
+
+def _without_login(address: str | None) -> str | None:
+    return _LOGIN.sub("//***@", address) if address else address
 
 
 def dump_config(config: Config) -> str:
@@ -178,3 +197,9 @@ def _model_in(annotation: Any) -> Any:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def conf_folder() -> Path:
+    """Give the folder of the example configs: the checkout's, or the one that the wheel installs."""
+    checkout = Path(__file__).resolve().parents[1] / "conf"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "recsys_spark" / "conf"

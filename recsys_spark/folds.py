@@ -15,7 +15,7 @@ from recsys_spark.data.vocabulary import number_new_ids
 from recsys_spark.infra import tables
 from recsys_spark.main_job import trainers_of
 from recsys_spark.pipelines.build_interactions import build_interactions
-from recsys_spark.pipelines.evaluate import measure
+from recsys_spark.pipelines.evaluate import measure_lists
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_popular import train_popular
 
@@ -68,7 +68,7 @@ def build_base(spark: SparkSession, scratch: Config, cutoff: date, truth: DataFr
 def run_models(
     spark: SparkSession, scratch: Config, cutoff: date, truth: DataFrame, history: DataFrame | None = None
 ) -> pd.DataFrame:
-    """Train recommend.models, make their lists and measure them against truth (task, user_id, item_id), as `measure` does.
+    """Train recommend.models, make their lists and measure them against truth (task, user_id, item_id), as `measure_lists` does.
 
     A history is added to the interactions after training: item-item models use it, a model with a vector per user knows
     nothing of these users and gives them the fallback.
@@ -79,4 +79,4 @@ def run_models(
         tables.append_rows(spark, scratch, "events", history)
         build_interactions(spark, scratch, cutoff)
     recommend(spark, scratch, cutoff)
-    return measure(spark, scratch, cutoff, truth)
+    return measure_lists(spark, scratch, cutoff, truth)

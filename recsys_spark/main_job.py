@@ -21,13 +21,22 @@ from recsys_spark.pipelines.ingest_events import ingest_events
 from recsys_spark.pipelines.ingest_items import ingest_items
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
+from recsys_spark.pipelines.train_ease import train_ease
+from recsys_spark.pipelines.train_feature_factors import train_feature_factors
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
+from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
 
 _Result = TypeVar("_Result")
 Step = Callable[[SparkSession, Config, date], dict[str, float]]
 
-TRAINERS: dict[str, Step] = {"als": train_als, "neighbours": train_neighbours}
+TRAINERS: dict[str, Step] = {
+    "als": train_als,
+    "neighbours": train_neighbours,
+    "user_neighbours": train_user_neighbours,
+    "ease": train_ease,
+    "feature_factors": train_feature_factors,
+}
 """Model -> the pipeline that trains it; models that are not named need nothing but train_popular."""
 
 

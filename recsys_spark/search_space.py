@@ -30,7 +30,7 @@ FIXED = {
 """Sections that say what is read, split, measured and kept: no search varies them, or its trials could not be compared."""
 
 # Part of a result's identity, or of the machine; not of the model.
-_NOT_OF_THE_MODEL = {"seed", "num_blocks", "engine"}
+_NOT_OF_THE_MODEL = {"seed", "num_blocks", "engine", "max_block_bytes", "max_driver_bytes", "max_items", "num_threads"}
 
 
 def space_of(config: Config, model: str) -> dict[str, ParameterConfig]:

@@ -20,7 +20,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.evaluation.evaluate import truth_pairs
 from recsys_spark.infra import tables
 from recsys_spark.infra.tracking import tracking_uri
-from recsys_spark.pipelines.evaluate import measure
+from recsys_spark.pipelines.evaluate import measure_lists
 
 pytestmark = pytest.mark.spark
 
@@ -59,7 +59,7 @@ def rolling(spark_session, world):
 def test_window_at_the_test_start_measures_what_evaluate_measures(spark, world, rolling):
     counted = counted_events(events_of(spark, world), world.config.interactions)
     past, later = events_before(counted, CUTOFF), events_between(counted, CUTOFF, CUTOFF + timedelta(days=2))
-    expected = measure(spark, world.config, CUTOFF, truth_pairs(past, later, world.config.recommend.tasks))
+    expected = measure_lists(spark, world.config, CUTOFF, truth_pairs(past, later, world.config.recommend.tasks))
     found = rolling.metrics_pdf
     assert set(found["run_date"]) == {CUTOFF}
     pd.testing.assert_frame_equal(found[[*KEY, "value", "num_users"]], expected[[*KEY, "value", "num_users"]])

@@ -261,3 +261,52 @@ def test_wrong_key_of_a_job_never_imports_pyspark():
         "assert 'pyspark' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# recsys evaluate
+
+
+@pytest.fixture
+def evaluated(spark_stub, monkeypatch):
+    """What `recsys evaluate` hands to evaluate_files, which is a stub."""
+    from recsys_spark import evaluate_files
+
+    calls = []
+
+    class Result:
+        def as_text(self):
+            return "a table"
+
+        def as_json(self):
+            return '{"k": [5]}'
+
+    def stub(spark, given, config):
+        calls.append((given, config))
+        return Result()
+
+    monkeypatch.setattr(evaluate_files, "evaluate_files", stub)
+    return calls
+
+
+def test_evaluate_needs_no_configuration(evaluated, spark_stub, capsys):
+    assert exit_code(main, ["evaluate", "--recommendations", "a.parquet", "b=b.csv", "--truth", "t.csv"]) == 0
+    given, config = evaluated[0]
+    assert (given.recommendations, given.truth, given.train) == (("a.parquet", "b=b.csv"), "t.csv", None)
+    assert config.k == (10,)
+    assert capsys.readouterr().out == "a table\n"
+    assert spark_stub.stopped
+
+
+def test_evaluate_takes_lengths_columns_and_keys(evaluated, capsys):
+    options = ["-k", "5", "1", "5", "--user-column", "who", "--set", "evaluation.heavy_user_share=0.2", "--json"]
+    assert exit_code(main, ["evaluate", "--recommendations", "a", "--truth", "t", *options]) == 0
+    given, config = evaluated[0]
+    assert (config.k, config.heavy_user_share) == ((5, 1), 0.2)
+    assert (given.columns.user, given.columns.item) == ("who", "item_id")
+    assert json.loads(capsys.readouterr().out) == {"k": [5]}  # nothing else on standard output
+
+
+@pytest.mark.parametrize("k", ["0", "-3", "ten", "1.5"])
+def test_evaluate_refuses_lengths_that_are_none(no_spark, capsys, k):
+    assert exit_code(main, ["evaluate", "--recommendations", "a", "--truth", "t", f"-k={k}"]) == 2
+    assert "expected a whole number of at least 1" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str, ver
     """
     if not table_exists(spark, config, name):
         raise DataError(f"table {table_address(config, name)} does not exist; run jobs/{made_by}.py first")
-    _check_commits(spark, config, name)
+    check_log(spark, config, name)
     check_version(spark, config, name)
     as_of = "" if version is None else f" VERSION AS OF {version}"
     table = spark.sql(f"SELECT * FROM {table_address(config, name)}{as_of}")
@@ -82,6 +82,16 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str, ver
             f"something else changed it: move it away and run jobs/{made_by}.py again"
         )
     return table.select(*TABLES[name].schema.fieldNames())
+
+
+def is_delta_folder(spark: SparkSession, path: str) -> bool:
+    """Say whether a path is the folder of a Delta table, ours or not."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def read_delta_folder(spark: SparkSession, path: str) -> DataFrame:
+    """Give a Delta table that is not one of ours by its folder, as it is."""
+    return spark.read.format("delta").load(path)
 
 
 def table_version(spark: SparkSession, config: Config, name: str) -> int:
@@ -124,7 +134,7 @@ def ensure_table(spark: SparkSession, config: Config, name: str, properties: Map
     DataError when the place of the table is taken by files that are none.
     """
     if table_exists(spark, config, name):
-        _check_commits(spark, config, name)
+        check_log(spark, config, name)
         check_version(spark, config, name)
         return
     spec = TABLES[name]
@@ -177,14 +187,16 @@ def merge_new(
 ) -> int:
     """Insert the rows whose key the table lacks and give their number. Rows must be distinct by key: MERGE inserts every copy.
 
-    bounds = (partition column, first, last) limits the look-up to those partitions by literal dates, so that the cost
-    does not grow with the table; a key outside of them counts as new.
+    bounds = (date column, first, last) limits the look-up to rows of those dates, or of none, by literals, so that files of
+    other dates are skipped and the cost does not grow with the table; a key outside of them counts as new.
     """
     ensure_table(spark, config, name)
     condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
     if bounds is not None:
         column, first, last = bounds
-        condition += f" AND t.{column} >= DATE'{first}' AND t.{column} <= DATE'{last}'"
+        within = f"t.{column} >= DATE'{first}' AND t.{column} <= DATE'{last}'"
+        is_required = not TABLES[name].schema[column].nullable
+        condition += f" AND {within}" if is_required else f" AND ({within} OR t.{column} IS NULL)"
 
     def merge() -> int:
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
@@ -196,7 +208,8 @@ def merge_new(
 def append_rows(spark: SparkSession, config: Config, name: str, rows: DataFrame) -> None:
     """Append rows whose key no other row can have, such as a random one; the look-up of a merge is not needed then."""
     ensure_table(spark, config, name)
-    _write(rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append"), config, name)
+    writer = rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append")
+    retry_on_conflict(lambda: _write(writer, config, name), config.tables)
 
 
 def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, update_when: str) -> tuple[int, int]:
@@ -217,7 +230,7 @@ def delete_keys(spark: SparkSession, config: Config, name: str, keys: DataFrame)
 
     By MERGE and not by DELETE ... WHERE: Delta's log keeps the text of a condition, and keys may be personal.
     """
-    _check_commits(spark, config, name)
+    check_log(spark, config, name)
     condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
 
     def merge() -> int:
@@ -329,7 +342,7 @@ def _write(writer: DataFrameWriter, config: Config, name: str) -> None:
 def absolute_root(config: Config) -> str:
     """Give the data root as an absolute path or URI, without a slash at its end."""
     # Spark resolves a relative path against the driver's folder in some places and the user's home in others
-    root = config.data_root if "://" in config.data_root else os.path.abspath(config.data_root)
+    root = os.path.abspath(config.data_root) if config.is_local else config.data_root
     return root.rstrip("/")
 
 
@@ -337,7 +350,8 @@ def _folder(config: Config, name: str) -> str:
     return f"{absolute_root(config)}/tables/{name}"
 
 
-def _check_commits(spark: SparkSession, config: Config, name: str) -> None:
+def check_log(spark: SparkSession, config: Config, name: str) -> None:
+    """Raise DataError when the table's log lost its newest commit: whatever is written then would take that commit's number."""
     if config.tables.catalog is None:
         folder = _folder(config, name)
     else:

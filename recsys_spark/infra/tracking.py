@@ -14,11 +14,16 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
+import requests
 from mlflow.entities import Metric, Param, RunInfo, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError
+
+UNREACHABLE = (MlflowException, requests.RequestException, OSError)
+"""What a tracking server raises that is down, full or refuses us."""
 
 _MAX_PARAMS = 100  # MLflow's limits for one batch
 _MAX_METRICS = 1000
@@ -30,7 +35,7 @@ def tracking_uri(config: Config) -> str:
     """Give the configured tracking server, or the SQLite store below the data root (whose folder is made)."""
     if config.tracking.uri is not None:
         return config.tracking.uri
-    if "://" in config.data_root:
+    if not config.is_local:
         raise ConfigError(
             f"data_root {config.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import date
 
 from pyspark.sql import DataFrame
-from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import ITEM_ID, RANK, SCORE, USER_ID
 from recsys_spark.config import AgainConfig
 from recsys_spark.data.interactions import decay
 from recsys_spark.data.split import events_before
+from recsys_spark.models.joined_lists import best_k
 
 
 def recommend_again(events: DataFrame, catalogue: DataFrame, config: AgainConfig, cutoff: date, k: int) -> DataFrame:
@@ -22,7 +22,4 @@ def recommend_again(events: DataFrame, catalogue: DataFrame, config: AgainConfig
     """
     past = events_before(events, cutoff).join(catalogue, on=ITEM_ID, how="left_semi")
     scores = past.groupBy(USER_ID, ITEM_ID).agg(F.sum(decay(cutoff, config.half_life_days)).cast("float").alias(SCORE))
-    # Spark compares strings by their UTF-8 bytes
-    best_first = W.partitionBy(USER_ID).orderBy(F.col(SCORE).desc(), F.col(ITEM_ID))
-    ranked = scores.withColumn(RANK, F.row_number().over(best_first))
-    return ranked.where(F.col(RANK) <= k).select(USER_ID, ITEM_ID, SCORE, RANK)
+    return best_k(scores, ITEM_ID, k).select(USER_ID, ITEM_ID, SCORE, RANK)

@@ -141,8 +141,9 @@ def top_k_sparse(
     are made row by row in the order in which user_rows stores its items: block size never changes a bit of the answer.
 
     Args:
-        user_rows: CSR matrix or array, shape (users, items): weights of each user's interactions.
-        item_item: CSR matrix or array, shape (items, items): row = the item interacted with, column = the item scored.
+        user_rows: CSR matrix or array, shape (users, n): weights of each user's interactions.
+        item_item: CSR matrix or array, shape (n, items): row = what user_rows weighs, column = the item scored. Rows are
+            items as a rule; for neighbours of users they are users.
         k: list length, at least 1.
         seen: see the module's contract.
         excluded: see the module's contract.
@@ -154,9 +155,9 @@ def top_k_sparse(
     for name, matrix in (("user_rows", user_rows), ("item_item", item_item)):
         if not sparse.issparse(matrix) or matrix.format != "csr":
             raise ValueError(f"expected a CSR matrix as {name}, found {type(matrix).__name__}")
-    num_users, num_items = user_rows.shape
-    if item_item.shape != (num_items, num_items):
-        raise ValueError(f"expected item_item of shape {(num_items, num_items)}, found {item_item.shape}")
+    num_users, num_items = user_rows.shape[0], item_item.shape[1]
+    if item_item.shape[0] != user_rows.shape[1]:
+        raise ValueError(f"expected item_item with {user_rows.shape[1]} rows, found {item_item.shape[0]}")
     # A cell costs 4 bytes in the dense block and, at worst, 8 + 4 + 4 in the product: value, float32 value, column.
     rows = min(rows_per_block(5 * num_items, max_block_bytes), max(1, num_users))
     buffer = np.empty((rows, num_items), dtype=np.float32)
@@ -166,6 +167,46 @@ def top_k_sparse(
         block: NDArray[np.float32] = product.toarray(out=buffer[: stop - start])
         # NaN fails the comparison and stays, for top_k_of_scores to refuse.
         np.copyto(block, np.float32(-np.inf), where=block <= 0)
+        return block
+
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+
+
+def top_k_linear(
+    user_rows: sparse.csr_matrix,
+    item_weights: NDArray[np.float32],
+    k: int,
+    seen: Seen | None = None,
+    excluded: NDArray[np.bool_] | None = None,
+    max_block_bytes: int = MAX_BLOCK_BYTES,
+) -> TopK:
+    """Take the k best items of every user for a linear model of all pairs of items: scores = user_rows @ item_weights.
+
+    Weights of both signs count, and every item is a candidate. Only a user whose scores are all 0, for whom nothing speaks
+    for or against anything, gets none. Sums are made row by row: block size never changes a bit of the answer.
+
+    Args:
+        user_rows: float32 CSR matrix, shape (users, items): weights of each user's interactions.
+        item_weights: float32, shape (items, items): row = the item interacted with, column = the item scored.
+        k: list length, at least 1.
+        seen: see the module's contract.
+        excluded: see the module's contract.
+        max_block_bytes: limit on the score block.
+
+    Raises:
+        ValueError: k < 1, wrong shapes or types, NaN or +inf among the scores.
+    """
+    num_users, num_items = user_rows.shape
+    if item_weights.shape != (num_items, num_items) or {item_weights.dtype, user_rows.dtype} != {np.dtype(np.float32)}:
+        raise ValueError(
+            f"expected float32 user_rows and item_weights of shape {(num_items, num_items)}, found {user_rows.dtype} and "
+            f"{item_weights.dtype} {item_weights.shape}"
+        )
+    rows = min(rows_per_block(num_items, max_block_bytes), max(1, num_users))
+
+    def score_block(start: int, stop: int) -> NDArray[np.float32]:
+        block: NDArray[np.float32] = user_rows[start:stop] @ item_weights
+        block[~block.any(axis=1)] = -np.inf
         return block
 
     return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
