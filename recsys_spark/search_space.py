@@ -63,17 +63,26 @@ def _own_section(config: Config, model: str) -> dict[str, ParameterConfig]:
     name = SECTION_OF.get(model, model)
     section = getattr(config, name or "", None)
     fields = type(section).model_fields if isinstance(section, BaseConfig) else {}
-    found = {
-        f"{name}.{key}": parameter
-        for key, field in fields.items()
-        if key not in _NOT_OF_THE_MODEL and (parameter := values_around(field, getattr(section, key))) is not None
-    }
+    found = {}
+    for key, field in fields.items():
+        parameter = None if key in _NOT_OF_THE_MODEL else values_around(field, getattr(section, key))
+        if parameter is not None and all(_is_accepted(config, f"{name}.{key}", end) for end in parameter.ends()):
+            found[f"{name}.{key}"] = parameter
     if not found:
         raise ConfigError(
             f"model {model} has no settings of its own to search; name some under tune.spaces.{model}, for example "
             "interactions.half_life_days: {low: 7.0, high: 365.0, log: true}"
         )
     return found
+
+
+def _is_accepted(config: Config, key: str, value: Any) -> bool:
+    """Say whether the rest of the config allows the value, such as a switch that needs another setting."""
+    try:
+        with_values(config, {key: value}, origin=key)
+    except ConfigError:
+        return False
+    return True
 
 
 def values_around(field: FieldInfo, value: Any) -> ParameterConfig | None:

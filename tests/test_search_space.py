@@ -35,6 +35,14 @@ def test_space_lies_around_the_values_that_the_config_has():
     assert space["als.weight_scale"].choices == ("linear", "log", "one")
 
 
+def test_switch_that_the_rest_of_the_config_forbids_is_not_searched():
+    alone = space_of(Config(), "feature_factors")
+    assert "feature_factors.item_ids" not in alone  # without ids items need features, and there are none
+    assert "feature_factors.embedding_size" in alone
+    with_features = load_config(None, ["feature_factors.item_features=[category]"])
+    assert space_of(with_features, "feature_factors")["feature_factors.item_ids"].choices == (False, True)
+
+
 class SomeConfig(BaseConfig):
     share: float = Field(0.5, gt=0, lt=1)
     size: int = Field(3, ge=2, le=5)

@@ -190,7 +190,7 @@ def test_named_study_refuses_other_settings(spark, world, result):
 def test_date_in_the_test_period_is_refused_and_one_without_truth_too(spark, world):
     with pytest.raises(ConfigError, match=r"would be judged by test, which begins on 2024-03-10"):
         tune(spark, world.config, "neighbours", run_date=CUTOFF)
-    config = with_values(world.config, {"interactions.event_weights": {"buy": 0.0}}, origin="test")
+    config = with_values(world.config, {"interactions.default_weight": 0.0}, origin="test")
     with pytest.raises(DataError, match="no user took anything for the task next from 2024-03-05 to 2024-03-10"):
         tune(spark, config, "neighbours")
 
