@@ -34,8 +34,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Submission:
-    """What Spark understood: settings, the class that would be started and its arguments."""
+    """What Spark understood: the job's name, settings, the class that would be started and its arguments."""
 
+    name: str
     settings: dict[str, str]
     main_class: str
     arguments: list[str]
@@ -66,12 +67,8 @@ def submission(spark: Any, command: Command) -> Submission:
         python_utils.toSeq(list(command.arguments)), python_utils.toScalaMap(environ)
     )
     prepared = jvm.org.apache.spark.deploy.SparkSubmit().prepareSubmitEnvironment(arguments, jvm.scala.Option.empty())
-    pairs = _items(arguments.sparkProperties().toSeq())
-    settings = {pair._1(): pair._2() for pair in pairs} | {
-        "spark.app.name": arguments.name(),
-        "spark.master": command.master,
-    }
-    return Submission(settings, prepared._4(), _items(prepared._1()))
+    settings = {pair._1(): pair._2() for pair in _items(arguments.sparkProperties().toSeq())}
+    return Submission(arguments.name(), settings, prepared._4(), _items(prepared._1()))
 
 
 def _items(scala_seq: Any) -> list[Any]:
@@ -99,14 +96,14 @@ def pods(spark: Any, command: Command) -> dict[str, dict[str, Any]]:
     """The pods of driver and executor that Spark would ask Kubernetes for, each with its container under `container`."""
     jvm = spark._jvm
     found = submission(spark, command)
-    conf = jvm.org.apache.spark.SparkConf(False)
+    conf = jvm.org.apache.spark.SparkConf(False).setMaster(command.master).setAppName(found.name)
     for name, value in found.settings.items():
         conf.set(name, value)
     client = (
         jvm.io.fabric8.kubernetes.client.KubernetesClientBuilder().build()
     )  # connects to nothing until it is asked to
     try:
-        made = {"driver": _driver_pod(spark, conf, found, client), "executor": _executor_pod(jvm, conf, client)}
+        made = {"driver": _driver_pod(spark, conf, found, client), "executor": _executor_pod(spark, conf, client)}
     finally:
         client.close()
     to_json = jvm.io.fabric8.kubernetes.client.utils.Serialization.asJson
@@ -128,11 +125,15 @@ def _driver_pod(spark: Any, conf: Any, found: Submission, client: Any) -> Any:
     return k8s.submit.KubernetesDriverBuilder().buildFromFeatures(driver, client).pod()
 
 
-def _executor_pod(jvm: Any, conf: Any, client: Any) -> Any:
+def _executor_pod(spark: Any, conf: Any, client: Any) -> Any:
+    jvm = spark._jvm
     nothing = jvm.scala.Option.empty()
     conf.set("spark.driver.host", "10.0.0.1").set("spark.driver.port", "7078")  # the driver would have set them
-    profile = jvm.org.apache.spark.resource.ResourceProfile.getOrCreateDefaultProfile(conf)
     executor = jvm.org.apache.spark.deploy.k8s.KubernetesConf.createExecutorConf(conf, "1", "spark-app", nothing, 0)
     security = jvm.org.apache.spark.SecurityManager(conf, nothing, nothing)
     builder = jvm.org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBuilder()
-    return builder.buildFromFeatures(executor, security, client, profile).pod()
+    profiles = getattr(getattr(jvm.org.apache.spark.resource, "ResourceProfile$"), "MODULE$")
+    try:  # a JVM has one default profile: the running session gets its own back
+        return builder.buildFromFeatures(executor, security, client, profiles.reInitDefaultProfile(conf)).pod()
+    finally:
+        profiles.reInitDefaultProfile(spark.sparkContext._jsc.sc().conf())
