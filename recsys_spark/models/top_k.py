@@ -8,6 +8,8 @@ Contract shared by every function here:
   ``indices[indptr[u]:indptr[u + 1]]``, in any order, repeats allowed. ``excluded`` is a mask over items, true where
   nobody may get the item. Both are masked before the cut, so a row is short only when fewer than k candidates are left.
 - A score of -inf means "not a candidate". NaN and +inf are errors (ValueError).
+- ``cap`` limits the items of one category per list: the list is what greedy selection from the best candidate down gives
+  when items of a full category are skipped. Other candidates move up, so it too shortens no list needlessly.
 - The answer is a `TopK` whose rows are padded on the right: position -1 and score -inf.
 """
 
@@ -18,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_spark.models.category_cap import NO_CATEGORY, CategoryCap, checked_cap, within_cap
+
 Seen = tuple[NDArray[Any], NDArray[Any]]
 
 MAX_BLOCK_BYTES = 256 * 2**20
@@ -25,6 +29,8 @@ MAX_BLOCK_BYTES = 256 * 2**20
 _SCORES_PER_STRIP = 2**18
 _LOWEST_SCORE = np.finfo(np.float32).min
 _PADDING_KEY = np.iinfo(np.uint64).max
+# With a cap lists are made from the best 2k, then 8k, ... candidates of categories that are not full yet.
+_FIRST_WIDTH, _WIDTH_GROWTH = 2, 4
 
 
 class TopK(NamedTuple):
@@ -50,6 +56,7 @@ def top_k_of_scores(
     k: int,
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best candidates of every row of a score matrix.
 
@@ -61,6 +68,7 @@ def top_k_of_scores(
         k: list length, at least 1; may be larger than the number of items.
         seen: see the module's contract.
         excluded: see the module's contract.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, wrong shapes or types, NaN or +inf anywhere (also in masked cells).
@@ -70,12 +78,17 @@ def top_k_of_scores(
         raise ValueError(f"expected float32 scores of shape (users, items), found {scores.dtype} {scores.shape}")
     num_users, num_items = scores.shape
     seen, excluded = _checked_masks(seen, excluded, num_users, num_items)
+    cap = checked_cap(cap, num_items)
     _check_scores(scores)
     _mask(scores, seen, excluded)
-    answer = _empty_answer(num_users, k)
+    answer = empty_answer(num_users, k)
     strip = max(1, _SCORES_PER_STRIP // max(1, num_items))
     for start in range(0, num_users if num_items else 0, strip):
-        _fill(answer, slice(start, start + strip), scores, k)
+        rows = slice(start, start + strip)
+        if cap is None:
+            _fill(answer, rows, scores[rows], k)
+        else:
+            _fill_capped(answer, np.arange(num_users)[rows], scores[rows], k, cap)
     return answer
 
 
@@ -86,6 +99,7 @@ def top_k_dot_product(
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
     max_block_bytes: int = MAX_BLOCK_BYTES,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best items of every user, where a score is the dot product of the two vectors.
 
@@ -101,6 +115,7 @@ def top_k_dot_product(
         seen: see the module's contract.
         excluded: see the module's contract.
         max_block_bytes: limit on the score block.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, wrong shapes or types, vectors or scores that are not finite.
@@ -123,7 +138,7 @@ def top_k_dot_product(
             raise ValueError("a dot product overflows float32: scale the vectors down")
         return block
 
-    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded, cap)
 
 
 def top_k_sparse(
@@ -133,6 +148,7 @@ def top_k_sparse(
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
     max_block_bytes: int = MAX_BLOCK_BYTES,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best items of every user for a neighbour model: scores = user_rows @ item_item.
 
@@ -147,6 +163,7 @@ def top_k_sparse(
         seen: see the module's contract.
         excluded: see the module's contract.
         max_block_bytes: limit on the score block and the sparse product it comes from, together.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, not CSR, shapes that do not fit, NaN or +inf among the scores.
@@ -168,7 +185,7 @@ def top_k_sparse(
         np.copyto(block, np.float32(-np.inf), where=block <= 0)
         return block
 
-    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded, cap)
 
 
 def _top_k_in_blocks(
@@ -179,18 +196,20 @@ def _top_k_in_blocks(
     k: int,
     seen: Seen | None,
     excluded: NDArray[np.bool_] | None,
+    cap: CategoryCap | None,
 ) -> TopK:
     """Run top_k_of_scores over score_block(start, stop) and join the answers."""
     _check_k(k)
     seen, excluded = _checked_masks(seen, excluded, num_users, num_items)
-    answer = _empty_answer(num_users, k)
+    cap = checked_cap(cap, num_items)
+    answer = empty_answer(num_users, k)
     for start in range(0, num_users, rows):
         stop = min(start + rows, num_users)
         block_seen = None
         if seen is not None:
             indptr, indices = seen
             block_seen = (indptr[start : stop + 1] - indptr[start], indices[indptr[start] : indptr[stop]])
-        block_answer = top_k_of_scores(score_block(start, stop), k, block_seen, excluded)
+        block_answer = top_k_of_scores(score_block(start, stop), k, block_seen, excluded, cap)
         answer.positions[start:stop] = block_answer.positions
         answer.scores[start:stop] = block_answer.scores
         answer.counts[start:stop] = block_answer.counts
@@ -238,7 +257,8 @@ def _mask(scores: NDArray[np.float32], seen: Seen | None, excluded: NDArray[np.b
         scores[np.repeat(np.arange(len(scores)), np.diff(indptr)), indices] = -np.inf
 
 
-def _empty_answer(num_users: int, k: int) -> TopK:
+def empty_answer(num_users: int, k: int) -> TopK:
+    """Give the answer of users who get nothing."""
     return TopK(
         positions=np.full((num_users, k), -1, dtype=np.int32),
         scores=np.full((num_users, k), -np.inf, dtype=np.float32),
@@ -246,9 +266,49 @@ def _empty_answer(num_users: int, k: int) -> TopK:
     )
 
 
-def _fill(answer: TopK, rows: slice, all_scores: NDArray[np.float32], k: int) -> None:
-    """Write the top k of a strip of rows into the same rows of the answer."""
-    scores = all_scores[rows]
+def keep_places(found: TopK, keep: NDArray[np.bool_], k: int) -> TopK:
+    """Cut lists down to the first k of the places to keep, shape (users, width), and move these to the left."""
+    keep = keep & (np.cumsum(keep, axis=1) <= k)
+    answer = empty_answer(len(keep), k)
+    answer.counts[:] = np.count_nonzero(keep, axis=1)
+    filled = np.arange(k) < answer.counts[:, None]
+    answer.positions[filled], answer.scores[filled] = found.positions[keep], found.scores[keep]
+    return answer
+
+
+def _fill_capped(answer: TopK, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int, cap: CategoryCap) -> None:
+    """Write the top k under a cap into the given rows of the answer; those that come out short are tried with more items.
+
+    What a longer list adds comes after what was walked before, so k items that remain are final. Overwrites scores.
+    """
+    num_items = scores.shape[1]
+    width = _FIRST_WIDTH * k
+    while len(rows):
+        width = min(width, num_items)
+        found = empty_answer(len(rows), width)
+        _fill(found, slice(None), scores, width)
+        kept = keep_places(found, within_cap(found.positions, cap), k)
+        answer.positions[rows], answer.scores[rows], answer.counts[rows] = kept
+        is_open = (kept.counts < k) & (found.counts == width) & (width < num_items)
+        rows, scores, width = rows[is_open], scores[is_open], width * _WIDTH_GROWTH
+        _mask_full(scores, kept.positions[is_open], cap)
+
+
+def _mask_full(scores: NDArray[np.float32], listed: NDArray[np.int32], cap: CategoryCap) -> None:
+    """Mask the items of categories that a list has filled, but for those in the list: they would be skipped anyway."""
+    users, places = np.nonzero(listed >= 0)
+    items = listed[users, places]
+    num_codes = int(cap.categories.max(initial=0)) + 2  # the last one stands for no category, which is never full
+    taken = np.bincount(users * num_codes + cap.categories[items] % num_codes, minlength=len(listed) * num_codes)
+    is_full = taken.reshape(-1, num_codes) >= cap.limit
+    is_full[:, NO_CATEGORY] = False
+    own_scores = scores[users, items]
+    scores[is_full[:, cap.categories]] = -np.inf
+    scores[users, items] = own_scores
+
+
+def _fill(answer: TopK, rows: slice, scores: NDArray[np.float32], k: int) -> None:
+    """Write the top k of a strip of rows into the given rows of the answer."""
     num_items = scores.shape[1]
     width = min(k, num_items)
     keep = _kept(scores, k)
@@ -270,7 +330,8 @@ def _kept(scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     num_items = scores.shape[1]
     if k >= num_items:
         return scores >= _LOWEST_SCORE
-    threshold = np.partition(scores, num_items - k, axis=1)[:, num_items - k, None]
+    # From the negated side: numpy's selection is ten times slower where most cells are -inf and k counts from the other end.
+    threshold = -np.partition(-scores, k - 1, axis=1)[:, k - 1, None]
     # Rows with fewer than k candidates have threshold -inf; the lowest finite float keeps the masked cells out.
     threshold = np.maximum(threshold, _LOWEST_SCORE)
     keep = scores >= threshold
