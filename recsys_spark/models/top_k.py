@@ -205,15 +205,19 @@ def _top_k_in_blocks(
     answer = empty_answer(num_users, k)
     for start in range(0, num_users, rows):
         stop = min(start + rows, num_users)
-        block_seen = None
-        if seen is not None:
-            indptr, indices = seen
-            block_seen = (indptr[start : stop + 1] - indptr[start], indices[indptr[start] : indptr[stop]])
-        block_answer = top_k_of_scores(score_block(start, stop), k, block_seen, excluded, cap)
+        block_answer = top_k_of_scores(score_block(start, stop), k, seen_block(seen, start, stop), excluded, cap)
         answer.positions[start:stop] = block_answer.positions
         answer.scores[start:stop] = block_answer.scores
         answer.counts[start:stop] = block_answer.counts
     return answer
+
+
+def seen_block(seen: Seen | None, start: int, stop: int) -> Seen | None:
+    """Give the seen items of the rows from start to before stop."""
+    if seen is None:
+        return None
+    indptr, indices = seen
+    return indptr[start : stop + 1] - indptr[start], indices[indptr[start] : indptr[stop]]
 
 
 def _check_k(k: int) -> None:
@@ -316,7 +320,7 @@ def _fill(answer: TopK, rows: slice, scores: NDArray[np.float32], k: int) -> Non
     filled = np.arange(width) < counts[:, None]
     flat = np.flatnonzero(keep)
     keys = np.full(filled.shape, _PADDING_KEY, dtype=np.uint64)
-    keys[filled] = _descending_key(scores.ravel()[flat]) << np.uint64(32) | (flat % num_items).astype(np.uint64)
+    keys[filled] = descending_key(scores.ravel()[flat]) << np.uint64(32) | (flat % num_items).astype(np.uint64)
     keys.sort(axis=1)
     # The padding key sorts last and its low half reads as -1, so positions need no further padding; scores do.
     positions = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
@@ -347,7 +351,7 @@ def _kept(scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     return keep
 
 
-def _descending_key(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
+def descending_key(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Map float32 to integers that ascend where scores descend, so that (score, position) sorts as one number.
 
     IEEE 754 floats of one sign order like their bits: negative ones have the sign bit set and go last, by growing
