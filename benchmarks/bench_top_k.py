@@ -220,7 +220,8 @@ def at_scale(spark: SparkSession, root: Path, size: int = 100_000, num_seen: int
     assert rows == size * K, rows
     return {
         "users": size, "items": size, "k": K, "rank": RANK, "seen_per_user": num_seen, "max_block_bytes": MAX_BLOCK_BYTES,
-        "seconds": round(seconds, 1), "rows": rows, "users_per_second": round(size / seconds), "peak_memory_gb": round(memory.peak / 1e9, 2),
+        "seconds": round(seconds, 1), "rows": rows, "users_per_second": round(size / seconds),
+        "peak_memory_gb": round(memory.peak / 1e9, 2),
     }  # fmt: skip
 
 

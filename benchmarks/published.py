@@ -4,15 +4,23 @@ Columns of every matrix are items in the order of their ids as UTF-8 bytes, so t
 is the rule for ties of the evaluation (by item id).
 """
 
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from scipy import sparse
 
+from recsys_spark.config import AlsConfig, Config
 from recsys_spark.evaluation.metrics import rank_by_score, ranking_metrics
+from recsys_spark.infra import tables
+from recsys_spark.models.als import fit_als
 from recsys_spark.models.top_k import top_k_of_scores
+from recsys_spark.schemas import EVENTS
 
 K = 10
 TIE_ORDER = "score descending, then item id as UTF-8 bytes ascending"
@@ -23,6 +31,7 @@ class Split(NamedTuple):
 
     train: sparse.csr_matrix  # (users, items), 1 where the user had the item
     test: np.ndarray  # (users,), the column of the held-out item; -1 for users without one
+    user_ids: np.ndarray
     item_ids: list[str]
 
 
@@ -52,24 +61,31 @@ def make_split(train: pd.DataFrame, test: pd.DataFrame) -> Split:
     matrix = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(users), len(items)))
     held_out = np.full(len(users), -1)
     held_out[users.get_indexer(test["user_id"])] = items.get_indexer(test["item_id"])
-    return Split(matrix, held_out, list(items))
+    return Split(matrix, held_out, users.to_numpy(), list(items))
 
 
 def read_ncf(folder: Path) -> tuple[Split, list[np.ndarray]]:
-    """The NCF split of MovieLens 1M and the candidates of each user: a set, the held-out item and up to 99 negatives."""
+    """The NCF split of MovieLens 1M and the candidates of each user: a set, the held-out item and up to 99 negatives.
+
+    Items get MovieLens's own ids back (item_id_map.csv), by which ties are ordered.
+    """
+    film_of = pd.read_csv(folder / "item_id_map.csv", dtype=str).set_index("ncf_item_id")["movie_id"].to_dict()
     names = ["user_id", "item_id", "rating", "timestamp"]
     train, test = (
-        pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", names=names).astype({"user_id": str, "item_id": str})
+        pd.read_csv(folder / f"ml-1m.{part}.rating", sep="\t", names=names, dtype=str).assign(
+            item_id=lambda rows: rows["item_id"].map(film_of)
+        )
         for part in ("train", "test")
     )
     split = make_split(train, test)
-    column = {item_id: place for place, item_id in enumerate(split.item_ids)}
-    users = sorted(set(train["user_id"]), key=str.encode)
+    column = {number: split.item_ids.index(film) for number, film in film_of.items()}
     negatives = {}
     for line in (folder / "ml-1m.test.negative").read_text().splitlines():
         key, *items = line.split("\t")
         negatives[key.strip("()").split(",")[0]] = [column[item_id] for item_id in items]
-    return split, [np.unique([held_out, *negatives[user]]) for user, held_out in zip(users, split.test, strict=True)]
+    return split, [
+        np.unique([held_out, *negatives[user]]) for user, held_out in zip(split.user_ids, split.test, strict=True)
+    ]
 
 
 def evaluate_full(scores: np.ndarray, split: Split) -> dict[str, float]:
@@ -78,6 +94,19 @@ def evaluate_full(scores: np.ndarray, split: Split) -> dict[str, float]:
     rows, places = np.nonzero(top.positions >= 0)
     offsets = np.concatenate([[0], np.cumsum(top.counts)])
     return _means(top.positions[rows, places].astype(np.int64), offsets, split)
+
+
+def evaluate_lists(lists: pd.DataFrame, split: Split) -> dict[str, float]:
+    """HR and NDCG at 10 of lists from elsewhere: user_id, item_id, rank. A film that the user had is an error."""
+    rows = pd.Index(split.user_ids).get_indexer(lists["user_id"])
+    columns = pd.Index(split.item_ids).get_indexer(lists["item_id"])
+    order = np.lexsort((lists["rank"], rows))
+    rows, columns = rows[order], columns[order]
+    assert (rows >= 0).all()
+    assert (columns >= 0).all()
+    assert not np.asarray(split.train[rows, columns]).any()
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(split.user_ids)))])
+    return _means(columns, offsets, split)
 
 
 def evaluate_candidates(scores: np.ndarray, split: Split, candidates: list[np.ndarray]) -> dict[str, float]:
@@ -101,11 +130,88 @@ def popularity_scores(train: sparse.csr_matrix) -> np.ndarray:
     return np.repeat(counts, train.shape[0], axis=0)
 
 
-def ease_scores(train: sparse.csr_matrix, l2: float) -> np.ndarray:
-    """EASE (Steck, WWW 2019): B = I - P / diag(P) with P = (X'X + l2 I)^-1, a zero diagonal, and scores X B."""
+def ease_weights(train: sparse.csr_matrix, l2: float) -> np.ndarray:
+    """EASE (Steck, WWW 2019): I - P / diag(P) with P = (X'X + l2 I)^-1, so that the diagonal is 0; scores are X times that."""
     gram = (train.T @ train).toarray().astype(np.float64)
     gram[np.diag_indices_from(gram)] += l2
     inverse = np.linalg.inv(gram)
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    return np.asarray(train @ weights.astype(np.float32))
+    return weights.astype(np.float32)
+
+
+def ease_scores(train: sparse.csr_matrix, l2: float) -> np.ndarray:
+    """Scores of all users and items."""
+    return np.asarray(train @ ease_weights(train, l2))
+
+
+class FactorSettings(NamedTuple):
+    """Weighted ALS: minimise sum over observed of (1 - x y)^2 + unobserved_weight * sum over all of (x y)^2
+    + regularization * sum over rows of (n + unobserved_weight * N) |x|^2, n the row's interactions, N the other side's size."""
+
+    rank: int
+    regularization: float
+    unobserved_weight: float
+    epochs: int
+
+
+def ials_scores(train: sparse.csr_matrix, settings: FactorSettings, seed: int) -> np.ndarray:
+    """iALS as in Rendle et al., "Revisiting the Performance of iALS on Item Recommendation Benchmarks" (RecSys 2022), nu = 1.
+
+    Solved by the package `implicit`, whose system is (G + sum (c - 1) y y' + reg I) x = sum c y with G = sum over all y y'. With
+    c = 1 + 1 / unobserved_weight and reg = regularization (n / unobserved_weight + N) that is theirs, but for a factor of
+    1 + unobserved_weight in x, taken out after each step. The package has one reg for all rows, so rows go in groups of equal n.
+    """
+    rng = np.random.default_rng(seed)
+    items = rng.normal(0, 0.1 / np.sqrt(settings.rank), (train.shape[1], settings.rank)).astype(np.float32)
+    user_rows, item_rows = train.tocsr(), train.T.tocsr()
+    for _ in range(settings.epochs):
+        users = _solve(user_rows, items, settings)
+        items = _solve(item_rows, users, settings)
+    return users @ items.T
+
+
+def _solve(rows: sparse.csr_matrix, fixed: np.ndarray, settings: FactorSettings) -> np.ndarray:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    solver = AlternatingLeastSquares(factors=settings.rank)
+    solver.item_factors = fixed
+    weight = settings.unobserved_weight
+    counts = np.diff(rows.indptr)
+    solved = np.zeros((rows.shape[0], settings.rank), np.float32)
+    for count in np.unique(counts[counts > 0]):
+        group = np.flatnonzero(counts == count)
+        solver.regularization = settings.regularization * (count / weight + rows.shape[1])
+        confidence = rows[group]
+        confidence.data = np.full_like(confidence.data, 1 + 1 / weight)
+        solved[group] = solver.recalculate_user(group, confidence) / (1 + weight)
+    return solved
+
+
+def als_scores(spark: SparkSession, train: sparse.csr_matrix, config: AlsConfig) -> np.ndarray:
+    """Spark's implicit ALS by the package's own models/als.py; rows without a factor score 0."""
+    pairs = train.tocoo()
+    table = pa.table(
+        {"user_idx": pairs.row.astype(np.int32), "item_idx": pairs.col.astype(np.int32), "weight": pairs.data}
+    )
+    factors = []
+    for frame, name, size in zip(
+        fit_als(spark.createDataFrame(table), config), ("user_idx", "item_idx"), train.shape, strict=True
+    ):
+        found = frame.toArrow()
+        rows = np.zeros((size, config.rank), np.float32)
+        rows[found[name].to_numpy()] = np.stack(found["vector"].to_numpy())
+        factors.append(rows)
+    return factors[0] @ factors[1].T
+
+
+def write_events(spark: SparkSession, config: Config, train: pd.DataFrame, day: date) -> None:
+    """Fill the events table with one event of the day for each pair of user_id and item_id."""
+    pairs = spark.createDataFrame(train[["user_id", "item_id"]])
+    fixed = {
+        "event_id": F.concat_ws("-", "user_id", "item_id"), "event_type": F.lit("rating"), "timestamp": F.lit(day).cast("timestamp"),
+        "attributes": F.create_map().cast("map<string,string>"), "event_date": F.lit(day), "source": F.lit("benchmark"),
+        "ingest_run": F.lit("benchmark"),
+    }  # fmt: skip
+    empty = {name: F.lit(None) for name in EVENTS.fieldNames() if name not in {*fixed, "user_id", "item_id"}}
+    tables.replace_partition(spark, config, "events", pairs.withColumns(fixed | empty), {"source": "benchmark"})
