@@ -5,6 +5,7 @@ is the rule for ties of the evaluation (by item id).
 """
 
 from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,8 @@ class Split(NamedTuple):
 def read_ratings(folder: Path) -> pd.DataFrame:
     """user_id, item_id, timestamp of MovieLens 1M (ratings.dat) or 100K (u.data), in the order of the file."""
     names = ["user_id", "item_id", "rating", "timestamp"]
-    if (folder / "ratings.dat").exists():
-        ratings = pd.read_csv(folder / "ratings.dat", sep="::", engine="python", names=names)
-    else:
-        ratings = pd.read_csv(folder / "u.data", sep="\t", names=names)
+    path = next(path for path in (folder / "ratings.dat", folder / "u.data") if path.exists())
+    ratings = pd.read_csv(StringIO(path.read_text().replace("::", "\t")), sep="\t", names=names)
     return ratings.astype({"user_id": str, "item_id": str})
 
 

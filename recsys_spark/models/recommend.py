@@ -25,6 +25,7 @@ from recsys_spark.models.top_k import TopK, top_k_dot_product, top_k_sparse
 SEEN = "seen"
 POSITION = "position"
 WEIGHTS = "weights"
+_MAX_LIST_ROWS = 2**20  # in one batch that a worker hands back: some 60 MB with ids of usual length
 _LIST_SCHEMA = f"{USER_ID} string, {ITEM_ID} string, {SCORE} float, {RANK} int"
 
 
@@ -98,7 +99,8 @@ def recommend_by_vectors(
             cap=None if cap is None else cap.value,
         )
 
-    return _map_lists(users.select(USER_ID, VECTOR, _no_null(SEEN, "int")), items, lambda value: value.item_ids, score)
+    with_seen = users.select(USER_ID, VECTOR, _no_null(SEEN, "int"))
+    return _map_lists(with_seen, items, lambda value: value.item_ids, score, k)
 
 
 def measure_index(
@@ -159,7 +161,8 @@ def recommend_by_index(
         )
         return lists
 
-    return _map_lists(users.select(USER_ID, VECTOR, _no_null(SEEN, "int")), items, lambda value: value.item_ids, score)
+    with_seen = users.select(USER_ID, VECTOR, _no_null(SEEN, "int"))
+    return _map_lists(with_seen, items, lambda value: value.item_ids, score, k)
 
 
 def recommend_by_neighbours(
@@ -190,28 +193,34 @@ def recommend_by_neighbours(
         )
 
     with_seen = users.select(USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int"))
-    return _map_lists(with_seen, items, lambda value: value[0], score)
+    return _map_lists(with_seen, items, lambda value: value[0], score, k)
 
 
 def _map_lists(
-    users: DataFrame, items: Broadcast, ids_of: Callable[..., list[str]], score: Callable[[pa.RecordBatch], TopK]
+    users: DataFrame,
+    items: Broadcast,
+    ids_of: Callable[..., list[str]],
+    score: Callable[[pa.RecordBatch], TopK],
+    k: int,
 ) -> DataFrame:
+    users_at_once = max(1, _MAX_LIST_ROWS // k)
+
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        item_ids = pa.array(ids_of(items.value), pa.string())
         for batch in batches:
-            if batch.num_rows == 0:
-                continue
-            yield _as_rows(batch[USER_ID], score(batch), ids_of(items.value))
+            for start in range(0, batch.num_rows, users_at_once):
+                part = batch.slice(start, users_at_once)
+                yield _as_rows(part[USER_ID], score(part), item_ids)
 
     return users.mapInArrow(lists, _LIST_SCHEMA)
 
 
-def _as_rows(user_ids: pa.Array, top: TopK, item_ids: list[str]) -> pa.RecordBatch:
+def _as_rows(user_ids: pa.Array, top: TopK, item_ids: pa.Array) -> pa.RecordBatch:
     user_rows, ranks = np.nonzero(top.positions >= 0)
-    listed = top.positions[user_rows, ranks]
     return pa.RecordBatch.from_arrays(
         [
             user_ids.take(pa.array(user_rows)),
-            pa.array([item_ids[position] for position in listed], pa.string()),
+            item_ids.take(pa.array(top.positions[user_rows, ranks])),
             pa.array(top.scores[user_rows, ranks].astype(np.float32)),
             pa.array(ranks.astype(np.int32) + 1),
         ],

@@ -69,8 +69,9 @@ def test_equals_brute_force_whatever_the_partitions(spark, problem, by, k):
     assert "saw all" not in found
 
 
-def test_small_arrow_batches_give_the_same_lists(spark, problem):
+def test_small_batches_in_and_out_give_the_same_lists(spark, problem, monkeypatch):
     users, matrix = problem
+    monkeypatch.setattr("recsys_spark.models.recommend._MAX_LIST_ROWS", 10)  # two users at once
     rows = spark.createDataFrame([(user, *values) for user, values in users.items()], USERS)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
     try:
