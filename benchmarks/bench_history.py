@@ -1,8 +1,8 @@
 """One day merged into 30 days of history and into 300: seconds, and files of the events table that were scanned.
 
-The same day of events goes through the real ingest, into two tables that differ in their history only. Medians of several
-days, the two tables in turns in one warm session. The files are what the scans' own metrics say ("number of files read"),
-summed over every query of the ingest.
+The same day of events goes through the real ingest, into two tables that differ in their history only: some lines of each day
+are broken, and the quarantine has as long a history as the events. Medians of several days, the two tables in turns in one warm
+session. The files are what the scans' own metrics say ("number of files read"), summed over every query of the ingest.
 Writes benchmarks/results/history.json. Usage: .venv/bin/python benchmarks/bench_history.py [--rows 4000] [--days 9]
 """
 
@@ -22,12 +22,14 @@ from recsys_spark.config import Config
 from recsys_spark.infra import tables
 from recsys_spark.infra.session import build_session
 from recsys_spark.pipelines.ingest_events import ingest_events
-from recsys_spark.schemas import EVENTS
+from recsys_spark.schemas import EVENTS, QUARANTINE
 
 RESULTS = Path(__file__).parent / "results" / "history.json"
 HISTORIES = (30, 300)
 FIRST_DAY = date(2024, 6, 1)
 WARM_UP = 2
+TABLES = ("events", "events_quarantine")
+BROKEN_LINES = 8  # a day
 
 
 def main() -> None:
@@ -53,13 +55,15 @@ def main() -> None:
                 assert counts["inserted"] == options.rows, counts
                 if number >= WARM_UP:
                     seconds[days].append(took)
-                    scanned[days].append(files_scanned(spark, queries, tables.table_address(config, "events")))
+                    scanned[days].append(sum(files_scanned(spark, queries, config, name) for name in TABLES))
         medians = {days: statistics.median(found) for days, found in seconds.items()}
         report = {
             "hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "rows_a_day": options.rows, "runs": options.days,
             "median_seconds": {str(days): round(value, 2) for days, value in medians.items()},
             "median_files_scanned": {str(days): statistics.median(found) for days, found in scanned.items()},
-            "files_in_table": {str(days): num_files(spark, config) for days, config in configs.items()},
+            "files_in_tables": {
+                str(days): sum(num_files(spark, config, name) for name in TABLES) for days, config in configs.items()
+            },
             "ratio": round(medians[HISTORIES[1]] / medians[HISTORIES[0]], 2),
         }  # fmt: skip
         print(json.dumps(report, indent=1))
@@ -94,10 +98,22 @@ def write_history(spark, config: Config, days: int, rows: int) -> None:
         F.create_map().cast("map<string,string>").alias("attributes"), day.alias("event_date"),
         F.lit("shop").alias("source"), F.lit("history").alias("ingest_run"),
     )  # fmt: skip
-    address = tables.table_address(config, "events")
-    events.select(*EVENTS.fieldNames()).repartition("event_date").write.format("delta").mode("append").save(
-        address.split("`")[1]
-    )
+    _append(events.select(*EVENTS.fieldNames()).repartition("event_date"), config, "events")
+    tables.ensure_table(spark, config, "events_quarantine")
+    day = F.date_sub(F.lit(FIRST_DAY), (F.col("id") / BROKEN_LINES).cast("int") + 1)
+    quarantine = spark.range(days * BROKEN_LINES).select(
+        F.concat(day.cast("string"), F.lit(".jsonl")).alias("source_file"), F.md5(F.col("id").cast("string")).alias("line_hash"),
+        F.lit(1).alias("occurrence"), F.lit("torn").cast("binary").alias("raw_line"), F.lit("malformed").alias("reason"),
+        F.lit(None).cast("string").alias("detail"), F.lit("shop").alias("source"), F.lit("history").alias("ingest_run"),
+        F.lit(None).cast("string").alias("header"), day.alias("delivery_date"),
+    )  # fmt: skip
+    # one file a day: as many tasks as days, each with the lines of one
+    by_day = quarantine.select(*QUARANTINE.fieldNames()).repartitionByRange(days, "delivery_date")
+    _append(by_day, config, "events_quarantine")
+
+
+def _append(rows, config: Config, name: str) -> None:
+    rows.write.format("delta").mode("append").save(tables.table_address(config, name).split("`")[1])
 
 
 def num_queries(spark) -> int:
@@ -105,8 +121,9 @@ def num_queries(spark) -> int:
     return int(_query_store(spark).executionsCount())
 
 
-def files_scanned(spark, since: int, table: str) -> int:
+def files_scanned(spark, since: int, config: Config, name: str) -> int:
     """The files that the scans of a table read, over all queries after the first `since`."""
+    table = tables.table_address(config, name)
     spark._jsc.sc().listenerBus().waitUntilEmpty()
     store = _query_store(spark)
     queries = store.executionsList()
@@ -124,8 +141,8 @@ def files_scanned(spark, since: int, table: str) -> int:
     return total
 
 
-def num_files(spark, config: Config) -> int:
-    return int(spark.sql(f"DESCRIBE DETAIL {tables.table_address(config, 'events')}").head()["numFiles"])
+def num_files(spark, config: Config, name: str) -> int:
+    return int(spark.sql(f"DESCRIBE DETAIL {tables.table_address(config, name)}").head()["numFiles"])
 
 
 def _query_store(spark):
@@ -146,7 +163,8 @@ def write_day(folder: Path, day: date, rows: int) -> None:
         )
         for i in range(rows)
     )
-    (folder / f"{day}.jsonl").write_text("\n".join(lines) + "\n")
+    broken = [f"torn {number} of {day}" for number in range(BROKEN_LINES)]
+    (folder / f"{day}.jsonl").write_text("\n".join([*lines, *broken]) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ import psutil
 from measure import PeakMemory, hardware, versions
 from pyspark.sql import functions as F
 
-from recsys_spark.cli import conf_folder
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import conf_folder, load_config
 from recsys_spark.demo_data import write_demo_data
 from recsys_spark.infra.session import build_session
 from recsys_spark.pipelines.ingest_events import ingest_events

@@ -93,7 +93,7 @@ def _session(folder: Path):
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": accidents.FAST_JVM,
+        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",  # it lives for the whole run
     }
     spark = {"master": "local[2]", "shuffle_partitions": 1, "conf": conf}
     return build_session(accidents.make_config(folder, spark=spark))

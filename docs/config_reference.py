@@ -18,7 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from recsys_spark.config import ColumnConfig, Config
+from recsys_spark.config import Config
+from recsys_spark.config_sources import ColumnConfig
 
 _WIDTH = 120
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -33,15 +34,19 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Give (dotted key, field) of every key that holds a value; NAME stands for a column of ours."""
+    """Give (dotted key, field) of every key that holds a value; NAME, and KEY below it, stand for the keys of maps."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         inner = model_in(field.annotation)
         if inner is None or not isinstance(field.annotation, type):
             yield key, field
         if inner is not None:
-            is_dict = get_origin(field.annotation) is dict
-            yield from leaves(inner, f"{key}.NAME." if is_dict else f"{key}.")
+            names = [name for name, depth in (("NAME.", 1), ("KEY.", 2)) if _map_depth(field.annotation) >= depth]
+            yield from leaves(inner, f"{key}.{''.join(names)}")
+
+
+def _map_depth(annotation: Any) -> int:
+    return 1 + _map_depth(get_args(annotation)[1]) if get_origin(annotation) is dict else 0
 
 
 def as_markdown() -> str:
@@ -191,12 +196,14 @@ Printed by `docs/config_reference.py` from [config.py](../../recsys_spark/config
 
 A YAML file holds only what differs from the defaults; [conf/base.yaml](../../conf/base.yaml) holds every key. A job applies the
 defaults, then the file of `--config`, then every `--set dotted.key=value` in its order (the value is read as YAML; an empty one
-is null). A list or a map in a file replaces the default as a whole; sections are merged key by key. Unknown keys, keys written
-twice and values out of range stop the job with exit code 2 before Spark starts.
+is null). A list or a map in a file replaces the default as a whole; sections are merged key by key. `--config` may be given
+several times: later files win key by key, in maps too. Unknown keys, keys written twice and values out of range stop the job
+with exit code 2 before Spark starts.
 
 `NAME` in a key stands for one of our columns, for example `sources.events.columns.user_id.type` (a plain text is short for
 `column: that text`); below `cleaning` for `value` or an
-attribute; below `checks.*.null_share` for a column or an attribute, below `quarantined_share` for a reason.
+attribute; below `checks.*.null_share` for a column or an attribute, below `quarantined_share` for a reason; below `tune.spaces`
+for a model, and `KEY` for a dotted key of this page.
 """
 
 _YAML_HEAD = """\

@@ -61,6 +61,7 @@ LAST_TIMESTAMP = "last_timestamp"
 CUTOFF = "cutoff"
 VECTOR = "vector"
 NEIGHBOUR_ID = "neighbour_id"
+NEIGHBOUR_USER_ID = "neighbour_user_id"
 SIMILARITY = "similarity"
 SCORE = "score"
 RANK = "rank"
@@ -124,3 +125,13 @@ class Task:
 
     NEXT = "next"
     DISCOVERY = "discovery"
+
+
+class Protocol:
+    """How events were cut into what is learned and what is truth; stored with every number, never mixed in one comparison."""
+
+    GLOBAL_TIME_SPLIT = "global_time_split"
+    ROLLING_WINDOWS = "rolling_windows"
+    LEAVE_LAST = "leave_last"  # stored with its k, as leave_last_1
+    BY_USER = "by_user"
+    BY_ITEM = "by_item"

@@ -5,16 +5,25 @@ A file holds only what differs from the defaults. `load_config` applies: default
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from recsys_spark.config_approximate import ApproximateConfig
-from recsys_spark.config_base import BaseConfig
+from recsys_spark.config_base import BaseConfig, WeightScale
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
+from recsys_spark.config_evaluation import EvaluationConfig
+from recsys_spark.config_feature_factors import FeatureFactorsConfig
+from recsys_spark.config_neighbours import EaseConfig, NeighboursConfig, UserNeighboursConfig
+from recsys_spark.config_sources import SourcesConfig
+from recsys_spark.config_split import WindowsConfig
+from recsys_spark.config_tune import TuneConfig
 from recsys_spark.config_upkeep import EraseConfig, MaintainConfig
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class SparkConfig(BaseConfig):
@@ -28,6 +37,10 @@ class SparkConfig(BaseConfig):
     """spark.sql.shuffle.partitions; null keeps Spark's own default."""
     conf: dict[str, str] = {}
     """Any other Spark setting, by its own name."""
+    check_workers: bool = True
+    """On a cluster, compare the packages of the workers with the driver's before the first step, and stop when they differ."""
+    check_workers_seconds: float = Field(600, gt=0)
+    """How long that check waits for the first executor before it gives up with exit code 75."""
 
 
 class TablesConfig(BaseConfig):
@@ -41,146 +54,13 @@ class TablesConfig(BaseConfig):
     """Pause before the second try; it doubles with each further one."""
 
 
-class ColumnConfig(BaseConfig):
-    """Where one of our columns comes from. A plain string in the YAML is short for `column: that string`."""
-
-    column: str | None = None
-    """Field of the source."""
-    expression: str | None = None
-    """Spark SQL over the source's fields (all of them strings), for example `concat('m', movieId)`."""
-    value: str | None = None
-    """A constant."""
-    type: Literal["string", "integer", "double"] | None = None
-    """What the field must hold; null takes our column's own type. `integer` makes the ids 17850, "17850.0" and "017850" one."""
-    timestamp_format: str | None = None
-    """Spark datetime pattern, `epoch_seconds` or `epoch_millis`; null reads ISO 8601, without an offset as UTC."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> ColumnConfig:
-        origins = [name for name in ("column", "expression", "value") if getattr(self, name) is not None]
-        if len(origins) != 1:
-            raise ValueError(f"expected exactly one of column, expression, value; found {origins or 'none'}")
-        return self
-
-
-class EventIdConfig(BaseConfig):
-    """How event_id is made when the source has none: a stable hash of named fields."""
-
-    hash_of: tuple[str, ...] = Field(min_length=1)
-    """Fields of the source whose values together name an event."""
-    numbered: bool = False
-    """Add the occurrence number inside the file, where equal lines in one delivery are real repeats and not double deliveries."""
-
-
-class SourceConfig(BaseConfig):
-    """One feed of files and how its fields become our columns."""
-
-    name: str = Field("default", pattern=r"^[A-Za-z0-9_.-]+$")
-    """Kept with every row; choose one per feed."""
-    path: str | None = None
-    """File, folder or glob, local or any Hadoop URI; `{date}` stands for the run date, or for any when there is none."""
-    format: Literal["json", "csv", "parquet"] = "json"
-    """json is one object a line."""
-    delimiter: str = Field(",", min_length=1, max_length=8)
-    """csv: what separates fields; several characters are allowed."""
-    header: bool | tuple[str, ...] = True
-    """csv: true reads the names from each file's first line; a list names the fields of files without such a line."""
-    quote: str = Field('"', max_length=1)
-    """csv: quote character; empty switches quoting off."""
-    encoding: str = "UTF-8"
-    """Character set of text files."""
-    max_line_bytes: int = Field(1_000_000, ge=100)
-    """Longer lines are quarantined."""
-    date_pattern: str | None = None
-    """Regular expression with one group that finds the delivery date (YYYY-MM-DD) in a file's path.
-
-    With it `--date` reads that day's files only."""
-    columns: dict[str, ColumnConfig] = {}
-    """Our column -> where it comes from. Fields that no column uses are kept in attributes."""
-    filters: dict[str, str] = {}
-    """Rule name -> Spark SQL over the source's fields; lines where it holds are dropped and counted under that name."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _splits_at_newlines(cls, encoding: str) -> str:
-        if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32", "utf16", "utf32")):
-            raise ValueError(
-                "lines are split at the byte of a newline, which this encoding does not have; convert the files to UTF-8"
-            )
-        return encoding
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _short_form(cls, columns: Any) -> Any:
-        if not isinstance(columns, dict):
-            return columns
-        return {name: {"column": origin} if isinstance(origin, str) else origin for name, origin in columns.items()}
-
-
-class EventSourceConfig(SourceConfig):
-    """The behaviour log."""
-
-    columns: dict[str, ColumnConfig] = {
-        name: ColumnConfig(column=name) for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")
-    }
-    """Our column -> where it comes from. Required are user_id, item_id, event_type, timestamp, and event_id unless it is made below."""
-    event_id: EventIdConfig | None = None
-    """How event_id is made when the source has none."""
-    event_types: tuple[str, ...] | None = None
-    """Accepted event types; null accepts any."""
-    item_optional_for: tuple[str, ...] = ("search",)
-    """Event types that may come without an item."""
-    timestamp_min: date = date(1990, 1, 1)
-    """Earlier events are quarantined."""
-    timestamp_max: date = date(2100, 1, 1)
-    """Later events are quarantined."""
-    max_days_ahead: int = Field(2, ge=0)
-    """Events more than this many days after their delivery date are quarantined (a collector's clock is wrong)."""
-
-    @model_validator(mode="after")
-    def _required_columns(self) -> EventSourceConfig:
-        known = {"event_id", "user_id", "item_id", "event_type", "timestamp", "session_id", "query", "value"}
-        required = {"user_id", "item_id", "event_type", "timestamp"} | (set() if self.event_id else {"event_id"})
-        return _check_columns(self, known, required)
-
-
-class ItemSourceConfig(SourceConfig):
-    """The item feed; without a path the line runs without item texts."""
-
-    columns: dict[str, ColumnConfig] = {name: ColumnConfig(column=name) for name in ("item_id", "title")}
-    """Our column -> where it comes from. item_id is required."""
-
-    @model_validator(mode="after")
-    def _required_columns(self) -> ItemSourceConfig:
-        known = {"item_id", "title", "text", "category", "brand", "price", "updated_at"}
-        return _check_columns(self, known, {"item_id"})
-
-
-def _check_columns(source: Any, known: set[str], required: set[str]) -> Any:
-    unknown, missing = sorted(set(source.columns) - known), sorted(required - set(source.columns))
-    if unknown:
-        raise ValueError(f"columns {unknown} are not ours; ours are {sorted(known)} (other fields land in attributes)")
-    if missing:
-        raise ValueError(f"columns {missing} are required; say where each comes from")
-    return source
-
-
-class SourcesConfig(BaseConfig):
-    """What is ingested."""
-
-    events: EventSourceConfig = EventSourceConfig()
-    """The behaviour log."""
-    items: ItemSourceConfig = ItemSourceConfig()
-    """The item feed."""
-
-
 class IngestConfig(BaseConfig):
     """Rules of ingest that hold for every source."""
 
     horizon_days: int = Field(30, ge=0, le=3650)
     """Dedupe horizon: an event older than this at its delivery is late, and duplicates are looked up this far around a batch."""
     near_duplicate_seconds: float = Field(0.0, ge=0, le=86_400)
-    """Drop an event when the same user did the same to the same item at most this long before, in the same batch; 0 switches it off."""
+    """Drop an event when the same user did the same to the same item within this time of it; 0 switches it off."""
     max_quarantined_share: float = Field(0.05, ge=0, le=1)
     """Above this share of quarantined lines nothing is written but the quarantine, and the job ends with exit code 3."""
     trim_ids: bool = False
@@ -207,6 +87,14 @@ class SplitConfig(BaseConfig):
     """Used when validation_start is null."""
     test_share: float = Field(0.1, gt=0, lt=0.5)
     """Used when test_start is null."""
+    windows: WindowsConfig = WindowsConfig()
+    """Rolling windows of a backtest."""
+    leave_last: int = Field(1, ge=1)
+    """Protocols leave_last and by_user: so many last events of a user are truth."""
+    held_out_share: float = Field(0.1, gt=0, lt=1)
+    """Protocols by_user and by_item: share of the users or items that no model learns from."""
+    seed: int = 42
+    """Protocols by_user and by_item: another seed holds out others."""
 
     @model_validator(mode="after")
     def _in_order(self) -> SplitConfig:
@@ -246,18 +134,11 @@ class AgainConfig(BaseConfig):
     """Age at which a past event counts half."""
 
 
-class NeighboursConfig(BaseConfig):
-    """Item-item neighbours by shrunk cosine."""
-
-    num_neighbours: int = Field(100, ge=1, le=10_000)
-    """Neighbours kept per item."""
-    shrink: float = Field(10.0, ge=0)
-    """Added to the denominator, so that pairs seen together by few users count less."""
-
-
 class AlsConfig(BaseConfig):
-    """Implicit ALS of Spark MLlib (Hu, Koren, Volinsky 2008)."""
+    """Implicit ALS (Hu, Koren, Volinsky 2008)."""
 
+    engine: Literal["spark", "implicit"] = "spark"
+    """spark: MLlib, over the cluster. implicit: the package of that name, in the driver's memory; the same objective."""
     rank: int = Field(64, ge=1, le=1024)
     """Number of latent factors."""
     max_iter: int = Field(12, ge=1, le=1000)
@@ -266,11 +147,17 @@ class AlsConfig(BaseConfig):
     """Regularisation in Spark's meaning: scaled by the number of ratings of the user or item."""
     alpha: float = Field(1.0, ge=0)
     """Confidence is 1 + alpha * weight; wants to grow with sparsity."""
-    weight_scale: Literal["linear", "log", "one"] = "log"
+    weight_scale: WeightScale = "log"
     """Weight given to ALS: as it is, log(1 + weight), or 1 for every pair."""
     num_blocks: int = Field(4, ge=1)
-    """Blocks of users and of items; part of the result's identity, since floating point sums depend on it."""
-    seed: int = 42
+    """spark: blocks of users and of items; part of the result's identity, since floating point sums depend on it."""
+    cg_steps: int = Field(3, ge=0, le=1000)
+    """implicit: steps of conjugate gradients per row and alternation; 0 solves each row exactly, as Spark does, and is slower."""
+    num_threads: int = Field(0, ge=0)
+    """implicit: threads; 0 takes every core. Does not change the result."""
+    max_driver_bytes: int = Field(4 * 2**30, gt=0)
+    """implicit: what training may take of the driver's memory; more stops the job before anything is collected."""
+    seed: int = Field(42, ge=0)
     """Start values of the factors."""
 
 
@@ -279,7 +166,9 @@ class RecommendConfig(BaseConfig):
 
     k: int = Field(20, ge=1, le=1000)
     """Length of the stored lists."""
-    models: tuple[Literal["popular", "popular_recent", "again", "neighbours", "als"], ...] = (
+    models: tuple[Literal[
+        "popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als", "feature_factors",
+    ], ...] = (
         "popular", "popular_recent", "again", "neighbours", "als",
     )  # fmt: skip
     """Models in the order of the tables that people read."""
@@ -293,17 +182,8 @@ class RecommendConfig(BaseConfig):
     """How models with vectors of users and items find their lists: from all dot products, or through an approximate index."""
     max_block_bytes: int = Field(256 * 2**20, ge=2**20)
     """Limit of one block of scores in a worker (users x items x 4 bytes)."""
-
-
-class EvaluationConfig(BaseConfig):
-    """Offline metrics."""
-
-    k: tuple[int, ...] = Field((10, 20), min_length=1)
-    """Cut-offs."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of the intervals over users."""
-    example_user: str | None = None
-    """User whose history and lists the report shows by id, or `median` for the one of median activity; null shows nobody's."""
+    max_broadcast_bytes: int = Field(512 * 2**20, ge=0)
+    """Similarities (for user_neighbours: interactions), at 12 bytes each, above this are joined in Spark, not sent to every worker."""
 
 
 class TrackingConfig(BaseConfig):
@@ -346,20 +226,33 @@ class Config(BaseConfig):
     """Repeat model."""
     neighbours: NeighboursConfig = NeighboursConfig()
     """Item-item model."""
+    user_neighbours: UserNeighboursConfig = UserNeighboursConfig()
+    """User-user model."""
+    ease: EaseConfig = EaseConfig()
+    """Linear model of all pairs of items."""
     als: AlsConfig = AlsConfig()
     """ALS."""
+    feature_factors: FeatureFactorsConfig = FeatureFactorsConfig()
+    """Factorisation of features."""
     recommend: RecommendConfig = RecommendConfig()
     """Top-K lists."""
     approximate: ApproximateConfig = ApproximateConfig()
     """The approximate index."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Offline metrics."""
+    tune: TuneConfig = TuneConfig()
+    """Search for settings."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
     maintain: MaintainConfig = MaintainConfig()
     """Upkeep of the tables' files."""
     erase: EraseConfig = EraseConfig()
     """Erasure of users."""
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether data_root is a folder of this machine and not a URI (s3a://..., hdfs:/...)."""
+        return _URI.match(self.data_root) is None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
@@ -373,7 +266,7 @@ class Config(BaseConfig):
                 f"cleaning changes {unused}, which no model reads: interactions.weight_column is "
                 f"{self.interactions.weight_column or 'null'}; expected it to name the one that is cleaned"
             )
-        if "://" in self.data_root and self.tracking.uri is None:
+        if not self.is_local and self.tracking.uri is None:
             raise ValueError(
                 f"data_root {self.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
             )

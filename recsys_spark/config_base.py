@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+WeightScale = Literal["linear", "log", "one"]
+"""How a model takes an interaction's weight: as it is, log(1 + weight), or 1."""
 
 
 class BaseConfig(BaseModel):

@@ -21,10 +21,23 @@ from recsys_spark.pipelines.ingest_events import ingest_events
 from recsys_spark.pipelines.ingest_items import ingest_items
 from recsys_spark.pipelines.recommend import recommend
 from recsys_spark.pipelines.train_als import train_als
+from recsys_spark.pipelines.train_ease import train_ease
+from recsys_spark.pipelines.train_feature_factors import train_feature_factors
 from recsys_spark.pipelines.train_neighbours import train_neighbours
 from recsys_spark.pipelines.train_popular import train_popular
+from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
 
 _Result = TypeVar("_Result")
+Step = Callable[[SparkSession, Config, date], dict[str, float]]
+
+TRAINERS: dict[str, Step] = {
+    "als": train_als,
+    "neighbours": train_neighbours,
+    "user_neighbours": train_user_neighbours,
+    "ease": train_ease,
+    "feature_factors": train_feature_factors,
+}
+"""Model -> the pipeline that trains it; models that are not named need nothing but train_popular."""
 
 
 def main_job(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -37,8 +50,7 @@ def run_main_job(
     spark: SparkSession, config: Config, run_date: date | None = None, notices: tuple[str, ...] = ()
 ) -> RunResults:
     """Ingest all deliveries, then build, train, recommend and evaluate as of the run date (null: the split's test_start)."""
-    trainers = {"als": train_als, "neighbours": train_neighbours}
-    steps = [step for name, step in trainers.items() if name in config.recommend.models]
+    steps = trainers_of(config)
     ingested: dict[str, dict[str, float]] = {}
     timings: dict[str, float] = {}
     with progress_bar(total=6 + len(steps)) as bar:
@@ -60,3 +72,8 @@ def run_main_job(
             run(step, cutoff)
         results = run(evaluate_run, cutoff, ingested, timings, notices)
     return replace(results, timings=timings)
+
+
+def trainers_of(config: Config) -> list[Step]:
+    """Give the pipelines that train recommend.models, next to train_popular."""
+    return [step for name, step in TRAINERS.items() if name in config.recommend.models]

@@ -41,6 +41,7 @@ from recsys_spark.columns import (
     MODEL,
     MODEL_VERSION,
     NEIGHBOUR_ID,
+    NEIGHBOUR_USER_ID,
     NUM_FILES,
     NUM_ROWS,
     NUM_USERS,
@@ -186,6 +187,12 @@ ITEM_NEIGHBOURS = _struct(
     (SIMILARITY, T.FloatType(), False),
     *_MODEL_COLUMNS,
 )
+USER_NEIGHBOURS = _struct(
+    (USER_ID, _STRING, False),
+    (NEIGHBOUR_USER_ID, _STRING, False),
+    (SIMILARITY, T.FloatType(), False),
+    *_MODEL_COLUMNS,
+)
 
 RECOMMENDATIONS = _struct(
     (USER_ID, _STRING, False),
@@ -232,9 +239,9 @@ _LINE_KEY = (SOURCE_FILE, LINE_HASH, OCCURRENCE)
 TABLES: dict[str, TableSpec] = {
     "events": TableSpec(EVENTS, (EVENT_ID,), (EVENT_DATE,), version=2, stats_columns=(TIMESTAMP,)),
     "events_late": TableSpec(EVENTS, (EVENT_ID,), version=2, stats_columns=(TIMESTAMP, EVENT_DATE)),
-    "events_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
+    "events_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=3, stats_columns=(OCCURRENCE, DELIVERY_DATE)),
     "items": TableSpec(ITEMS, (ITEM_ID,)),
-    "items_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=2, stats_columns=(OCCURRENCE,)),
+    "items_quarantine": TableSpec(QUARANTINE, _LINE_KEY, version=3, stats_columns=(OCCURRENCE, DELIVERY_DATE)),
     "ingest_runs": TableSpec(INGEST_RUNS, (INGEST_RUN,)),
     "interactions": TableSpec(
         INTERACTIONS, (CUTOFF, USER_ID, ITEM_ID), (CUTOFF,), version=2, stats_columns=(LAST_TIMESTAMP,)
@@ -246,6 +253,9 @@ TABLES: dict[str, TableSpec] = {
     ),
     "item_vectors": TableSpec(ITEM_VECTORS, (*_PER_MODEL, ITEM_ID), _PER_MODEL),
     "item_neighbours": TableSpec(ITEM_NEIGHBOURS, (*_PER_MODEL, ITEM_ID, NEIGHBOUR_ID), _PER_MODEL),
+    "user_neighbours": TableSpec(
+        USER_NEIGHBOURS, (*_PER_MODEL, USER_ID, NEIGHBOUR_USER_ID), _PER_MODEL, stats_columns=(MODEL_VERSION,)
+    ),
     "recommendations": TableSpec(
         RECOMMENDATIONS,
         (RUN_DATE, TASK, MODEL, USER_ID, RANK),

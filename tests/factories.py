@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from recsys_spark.config import Config, EventSourceConfig, ItemSourceConfig
+from recsys_spark.config import Config
+from recsys_spark.config_sources import EventSourceConfig, ItemSourceConfig
 
 EVENT_COLUMNS = {name: name for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")}
 

@@ -147,6 +147,8 @@ class Lake:
             raise QuarantineLimitError
         if "events_late" in order:
             named = [replace(as_event(line), written_by=run) for line in late]
+            stored = [self.late.get(event.event_id, event) for event in named]
+            conflicts += sum(event.payload != kept.payload for event, kept in zip(named, stored, strict=True))
             self.late |= {event.event_id: event for event in named if event.event_id not in self.late}
         counts = Counter(read=len(lines), filtered=len(filtered), quarantined=len(bad), late=len(late))
         counts.update(duplicate=losers, conflicts=conflicts)

@@ -52,6 +52,7 @@ def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_c
 
     with ThreadPoolExecutor(2) as pool:
         states = [state for found in pool.map(sequence, range(2)) for state in found]
+    assert set(states) - {"finished"}, "no kill met a run that was still at work"
     with capsys.disabled():
         print(f"\nkilled {len(states)} of {len(states)} runs, undisturbed {seconds:.1f} s: {dict(Counter(states))}")
 

@@ -219,6 +219,37 @@ def test_sample_beside_own_data_is_refused(no_spark, capsys, tmp_path):
     assert "--sample" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tune", "--model", "als", "--set", "tune.spaces.als={als.rnak: {choices: [8]}}"], "did you mean als.rank?"),
+        (["tune", "--model", "again"], "set tune.task to next"),
+        (["tune", "--model", "als", "--study", "a/b"], "--study expects letters"),
+        (["tune", "--model", "als", "--trials", "0"], "at least 1, found '0'"),
+        (["tune"], "--model"),
+        (["backtest", "--protocol", "by_item", "--windows", "3"], "--windows is for rolling_windows"),
+        (["backtest", "--windows", "-1"], "at least 1, found '-1'"),
+        (["backtest", "--protocol", "by_weekday"], "invalid choice: 'by_weekday'"),
+    ],
+)
+def test_wrong_search_or_backtest_stops_before_spark_starts(
+    no_spark, monkeypatch, tmp_path, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(main, arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_of_several_config_files_later_ones_win(spark_stub, tmp_path):
+    for name, text in (("shop.yaml", "als: {rank: 8, alpha: 2}\n"), ("best.yaml", "als: {rank: 96}\n")):
+        (tmp_path / name).write_text(text)
+    found = []
+    pipeline = lambda spark, config, run_date: found.append((config.als.rank, config.als.alpha)) or {}  # noqa: E731
+    files = ["--config", str(tmp_path / "shop.yaml"), "--config", str(tmp_path / "best.yaml")]
+    assert exit_code(run_job, pipeline, [*files, "--set", "als.alpha=3"]) == 0
+    assert found == [(96, 3.0)]
+
+
 def test_wrong_key_of_a_job_never_imports_pyspark():
     code = (
         "import sys\n"
@@ -230,3 +261,52 @@ def test_wrong_key_of_a_job_never_imports_pyspark():
         "assert 'pyspark' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# recsys evaluate
+
+
+@pytest.fixture
+def evaluated(spark_stub, monkeypatch):
+    """What `recsys evaluate` hands to evaluate_files, which is a stub."""
+    from recsys_spark import evaluate_files
+
+    calls = []
+
+    class Result:
+        def as_text(self):
+            return "a table"
+
+        def as_json(self):
+            return '{"k": [5]}'
+
+    def stub(spark, given, config):
+        calls.append((given, config))
+        return Result()
+
+    monkeypatch.setattr(evaluate_files, "evaluate_files", stub)
+    return calls
+
+
+def test_evaluate_needs_no_configuration(evaluated, spark_stub, capsys):
+    assert exit_code(main, ["evaluate", "--recommendations", "a.parquet", "b=b.csv", "--truth", "t.csv"]) == 0
+    given, config = evaluated[0]
+    assert (given.recommendations, given.truth, given.train) == (("a.parquet", "b=b.csv"), "t.csv", None)
+    assert config.k == (10,)
+    assert capsys.readouterr().out == "a table\n"
+    assert spark_stub.stopped
+
+
+def test_evaluate_takes_lengths_columns_and_keys(evaluated, capsys):
+    options = ["-k", "5", "1", "5", "--user-column", "who", "--set", "evaluation.heavy_user_share=0.2", "--json"]
+    assert exit_code(main, ["evaluate", "--recommendations", "a", "--truth", "t", *options]) == 0
+    given, config = evaluated[0]
+    assert (config.k, config.heavy_user_share) == ((5, 1), 0.2)
+    assert (given.columns.user, given.columns.item) == ("who", "item_id")
+    assert json.loads(capsys.readouterr().out) == {"k": [5]}  # nothing else on standard output
+
+
+@pytest.mark.parametrize("k", ["0", "-3", "ten", "1.5"])
+def test_evaluate_refuses_lengths_that_are_none(no_spark, capsys, k):
+    assert exit_code(main, ["evaluate", "--recommendations", "a", "--truth", "t", f"-k={k}"]) == 2
+    assert "expected a whole number of at least 1" in capsys.readouterr().err

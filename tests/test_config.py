@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from recsys_spark.config import (
-    AlsConfig,
-    ColumnConfig,
-    Config,
-    EventSourceConfig,
-    InteractionsConfig,
-    ItemSourceConfig,
-    SplitConfig,
-)
+from recsys_spark.config import AlsConfig, Config, InteractionsConfig, SplitConfig
 from recsys_spark.config_file import load_config
+from recsys_spark.config_sources import ColumnConfig, EventSourceConfig, ItemSourceConfig
 from recsys_spark.errors import ConfigError
 
 COLUMNS = {name: name for name in ("event_id", "user_id", "item_id", "event_type", "timestamp")}
@@ -122,6 +115,12 @@ def test_the_default_weights_are_those_of_the_documentation():
 def test_encodings_whose_newline_is_no_single_byte_are_refused(encoding):
     with pytest.raises(ConfigError, match=r"sources\.events\.encoding: lines are split at the byte of a newline"):
         load_config(None, [f"sources.events.encoding={encoding}"])
+
+
+@pytest.mark.parametrize(("pattern", "problem"), [("[", "no regular expression"), (r"\d{4}-\d{2}-\d{2}", "a group")])
+def test_a_date_pattern_that_finds_no_date_is_refused(pattern, problem):
+    with pytest.raises(ConfigError, match=rf"sources\.events\.date_pattern: .*{problem}"):
+        load_config(None, [f"sources.events.date_pattern='{pattern}'"])
 
 
 def test_lists_too_short_for_the_metrics_are_refused():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys_spark.config import Config
-from recsys_spark.config_file import dump_config, flatten_config, load_config, without_secrets
+from recsys_spark.config_file import dump_config, dump_values, flatten_config, load_config, with_values, without_secrets
 from recsys_spark.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -115,7 +115,7 @@ def test_set_does_not_step_through_a_value(tmp_path):
         load_config(write(tmp_path, "als: {rank: 3}"), ["als.rank.deep=1"])
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_file_in_conf_loads_and_survives_a_round_trip(path, tmp_path):
     config = load_config(path)
     assert load_config(write(tmp_path, dump_config(config))) == config
@@ -153,7 +153,63 @@ def test_secrets_of_spark_settings_are_not_shown():
     assert config.spark.conf["spark.hadoop.fs.s3a.secret.key"] == "hush"
 
 
+def test_a_login_in_an_address_is_not_logged():
+    config = load_config(
+        None, ["tracking.uri=postgresql://anna:hush@db/mlflow", "sources.events.path=s3a://key:hush@b/raw"]
+    )
+    shown = without_secrets(config)
+    assert shown.tracking.uri == "postgresql://***@db/mlflow"
+    assert shown.sources.events.path == "s3a://***@b/raw"
+    container = "abfss://raw@account.dfs.example/x"
+    assert without_secrets(load_config(None, [f"sources.events.path={container}"])).sources.events.path == container
+
+
 def test_a_configured_user_is_not_logged():
     for shown, config_value in (("***", "u-17"), ("median", "median"), (None, None)):
         config = Config.model_validate({"evaluation": {"example_user": config_value}})
         assert without_secrets(config).evaluation.example_user == shown
+
+
+# several files, and values from a search
+
+
+def test_later_files_win_key_by_key(tmp_path):
+    first, second = tmp_path / "shop.yaml", tmp_path / "best.yaml"
+    first.write_text("als: {rank: 8, alpha: 3}\nrecommend: {models: [als, popular]}\n", encoding="utf-8")
+    second.write_text("als: {rank: 96}\nrecommend: {models: [als]}\n", encoding="utf-8")
+    config = load_config([first, second], ["als.seed=7"])
+    assert (config.als.rank, config.als.alpha, config.als.seed) == (96, 3.0, 7)
+    assert config.recommend.models == ("als",)
+    assert load_config([second, first]).als.rank == 8
+
+
+def test_an_error_in_one_of_several_files_names_all_of_them(tmp_path):
+    path = write(tmp_path, "als: {rank: 0}")
+    with pytest.raises(ConfigError, match=r"demo\.yaml, .*job\.yaml: als\.rank"):
+        load_config([CONF / "demo.yaml", path])
+
+
+def test_values_at_dotted_keys_are_checked_like_a_files():
+    config = load_config(CONF / "demo.yaml")
+    changed = with_values(config, {"als.rank": 96, "interactions.event_weights.view": 0.5}, origin="trial 3")
+    assert (changed.als.rank, changed.als.alpha) == (96, config.als.alpha)
+    assert changed.interactions.event_weights == {"view": 0.5}
+    assert with_values(config, {}, origin="nothing") == config
+    with pytest.raises(ConfigError, match=r"trial 3: als\.rank: .*found 0"):
+        with_values(config, {"als.rank": 0}, origin="trial 3")
+    with pytest.raises(ConfigError, match=r"trial 3: unknown key als\.rnak; did you mean als\.rank\?"):
+        with_values(config, {"als.rnak": 8}, origin="trial 3")
+    with pytest.raises(ConfigError, match=r"trial 3: rank holds a value, not keys"):
+        with_values(config, {"als.rank.low": 8}, origin="trial 3")
+
+
+def test_values_at_dotted_keys_become_a_file(tmp_path):
+    values = {"als.rank": 96, "als.reg_param": 1e-05, "interactions.half_life_days": None}
+    path = write(tmp_path, dump_values(values))
+    assert load_config(path) == with_values(Config(), values, origin="x")
+
+
+def test_password_of_a_studies_database_is_not_shown():
+    config = load_config(None, ["tune.storage=postgresql://tuner:hunter2@db.example/studies"])
+    assert "hunter2" not in dump_config(without_secrets(config))
+    assert without_secrets(config).tune.storage == "postgresql://***"

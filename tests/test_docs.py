@@ -10,7 +10,8 @@ from urllib.parse import unquote
 import pytest
 
 from recsys_spark import columns, errors
-from recsys_spark.cli import MAIN_JOB, PIPELINES
+from recsys_spark.cli import PIPELINES
+from recsys_spark.commands import MAIN_JOB
 from recsys_spark.config_file import load_config
 from recsys_spark.schemas import TABLES
 

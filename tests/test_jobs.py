@@ -12,6 +12,7 @@ import pytest
 from factories import event_line, write_lines
 
 from recsys_spark.cli import PIPELINES
+from recsys_spark.infra.jvm import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -38,7 +39,7 @@ def submit(*arguments: str) -> tuple[int, str]:
     """Exit code, and everything printed: spark-submit sends a Python program's stderr to stdout."""
     command = [str(Path(sys.executable).parent / "spark-submit"), "--master", "local[1]"]
     command += [str(ROOT / "jobs" / "ingest_events.py"), "--set", "spark.shuffle_partitions=1", *arguments]
-    environ = {**os.environ, "SPARK_CONF_DIR": str(ROOT / ".venv/spark/conf"), "PYSPARK_PYTHON": sys.executable}
+    environ = {**os.environ, "SPARK_CONF_DIR": str(conf_dir()), "PYSPARK_PYTHON": sys.executable}
     done = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False
     )

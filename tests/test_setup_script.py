@@ -37,8 +37,8 @@ class Machine:
     def java(self, version: str = "17.0.15") -> None:
         self.program("java", f"echo 'openjdk version \"{version}\" 2025-04-15' >&2")
 
-    def setup(self) -> subprocess.CompletedProcess:
-        command = [str(self.bin / "sh"), "bin/setup"]
+    def setup(self, *options: str) -> subprocess.CompletedProcess:
+        command = [str(self.bin / "sh"), "bin/setup", *options]
         return subprocess.run(
             command, cwd=self.checkout, env=self.env, capture_output=True, text=True, timeout=60, check=False
         )
@@ -149,6 +149,21 @@ def test_a_full_disk_is_noticed_before_the_installation(machine):
     machine.program("python3.11", 'case "$2" in *"sys.exit(3)"*) exit 0 ;; *) echo 3.11.7 ;; esac')
     machine.program("df", "printf 'Filesystem\\ndisk 100 90 1000000 90%% /\\n'")
     assert_stopped(machine.setup(), "4 GB of disk are needed", "1000 MB are free")
+
+
+def test_the_second_environment_needs_more_disk_and_names_itself_in_what_to_do(machine):
+    machine.java()
+    machine.program("python3.11", 'case "$2" in *"sys.exit(3)"*) exit 0 ;; *) echo 3.11.7 ;; esac')
+    machine.program("df", "printf 'Filesystem\\ndisk 100 90 5000000 90%% /\\n'")
+    assert_stopped(
+        machine.setup("--quiet", "--petastorm"), "12 GB of disk are needed", "run bin/setup --petastorm again"
+    )
+
+
+def test_an_option_that_it_does_not_know_stops_it(machine):
+    result = machine.setup("--petastrom")
+    assert result.returncode == 2
+    assert result.stderr == "bin/setup knows --quiet and --petastorm, not --petastrom\n"
 
 
 def test_a_path_with_a_space_is_refused_because_sparks_scripts_break_there(machine):

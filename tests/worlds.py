@@ -31,7 +31,7 @@ TWIN_ITEMS = ["Zz", "zz", "\uff5e", "\U0001f600"]  # in the order of their UTF-8
 UNKNOWN_USERS = {"once", "new"}
 BLOCK_USERS = [f"a{i}" for i in range(8)] + [f"b{i}" for i in range(12)]
 REPEATERS = [f"c{i}" for i in range(4)]
-MODELS = ("popular", "popular_recent", "again", "neighbours", "als")
+MODELS = ("popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als", "feature_factors")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ def blocks_config(folder: Path, **sections: Any) -> Config:
         "interactions": {"event_weights": {"glance": 0}, "min_item_events": 2, "min_user_events": 2},
         "als": {"rank": 6, "max_iter": 4, "alpha": 5.0, "num_blocks": 2},
         "neighbours": {"shrink": 1.0},
-        "recommend": {"k": 5},
+        "user_neighbours": {"shrink": 1.0},
+        "ease": {"regularization": 5.0},
+        "feature_factors": {"embedding_size": 8, "epochs": 20, "batch_size": 16},
+        "recommend": {"k": 5, "models": list(MODELS)},
         "evaluation": {"k": [3, 5]},
     }
     return make_config(folder, **settings | sections)
@@ -129,10 +132,14 @@ def run_line(spark: Any, config: Config) -> None:
     from recsys_spark.pipelines.build_interactions import build_interactions
     from recsys_spark.pipelines.recommend import recommend
     from recsys_spark.pipelines.train_als import train_als
+    from recsys_spark.pipelines.train_ease import train_ease
+    from recsys_spark.pipelines.train_feature_factors import train_feature_factors
     from recsys_spark.pipelines.train_neighbours import train_neighbours
     from recsys_spark.pipelines.train_popular import train_popular
+    from recsys_spark.pipelines.train_user_neighbours import train_user_neighbours
 
-    for step in (build_interactions, train_popular, train_neighbours, train_als, recommend):
+    trainers = (train_popular, train_neighbours, train_user_neighbours, train_ease, train_als, train_feature_factors)
+    for step in (build_interactions, *trainers, recommend):
         step(spark, config, CUTOFF)
 
 

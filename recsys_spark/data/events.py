@@ -7,9 +7,10 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, HEADER, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
-from recsys_spark.config import ColumnConfig, EventSourceConfig, IngestConfig
+from recsys_spark.config import IngestConfig
+from recsys_spark.config_sources import ColumnConfig, EventSourceConfig
 from recsys_spark.data import sources
-from recsys_spark.data.ids import clean_ids
+from recsys_spark.data.ids import clean_ids, cleaned_mark
 
 _OPTIONAL = (SESSION_ID, QUERY, VALUE)
 _RAW = "_raw_"
@@ -21,7 +22,7 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig, ingest: IngestCon
 
     Needs the columns of `sources.parse_lines`. Gives raw_line and header (null when the line is an event), source_file,
     line_hash, delivery_date, filter_rule, reason, detail (null when the line is an event) and the columns of the events table
-    up to source. Ids keep their text but for ingest.trim_ids and ingest.unicode_form.
+    up to source. Ids keep their text but for ingest.trim_ids and ingest.unicode_form; with one of them also is_cleaned.
     """
     ingest = ingest or IngestConfig()
     hashed = source.event_id.hash_of if source.event_id else ()
@@ -36,8 +37,9 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig, ingest: IngestCon
     event_id = _hashed_event_id(source) if source.event_id else F.col(EVENT_ID)
     checked = checked.withColumn(_BASE_ID, event_id)
     if source.event_id is not None and source.event_id.numbered:
-        same = W.partitionBy(SOURCE_FILE, _BASE_ID).orderBy(LINE_HASH)
-        number = F.row_number().over(same)
+        # equal lines only: a replay or a salvaged file, which see some lines of a file, number them as the whole file does
+        equal_lines = W.partitionBy(SOURCE_FILE, _BASE_ID, LINE_HASH).orderBy(LINE_HASH)
+        number = F.row_number().over(equal_lines)
         checked = checked.withColumn(_BASE_ID, F.when(number > 1, F.concat_ws("-", _BASE_ID, number)).otherwise(F.col(_BASE_ID)))
     return checked.select(
         *[F.when(F.col(REASON).isNotNull(), F.col(name)).alias(name) for name in (RAW_LINE, HEADER)],  # only a fault keeps them
@@ -45,7 +47,7 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig, ingest: IngestCon
         F.col(_BASE_ID).alias(EVENT_ID), USER_ID,
         F.when(~sources.is_missing(ITEM_ID), F.col(ITEM_ID)).alias(ITEM_ID),
         EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, ATTRIBUTES,
-        F.to_date(TIMESTAMP).alias(EVENT_DATE), F.lit(source.name).alias(SOURCE),
+        F.to_date(TIMESTAMP).alias(EVENT_DATE), F.lit(source.name).alias(SOURCE), *cleaned_mark(checked),
     )  # fmt: skip
 
 

@@ -7,8 +7,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-# A word of bytes: letters, digits, _ and -. Bytes from 0x80 on belong to it, whatever the character set.
-_WORD = re.compile(rb"[0-9A-Za-z_\-\x80-\xff]+")
+# Words of bytes: letters, digits, _ and -. An id is looked for both ways: as a word among those that other scripts' bytes
+# (from 0x80 on) belong to, and as one that such a byte may stand beside, since in a broken line it may be anything.
+_WORDS = (re.compile(rb"[0-9A-Za-z_\-\x80-\xff]+"), re.compile(rb"[0-9A-Za-z_\-]+"))
+# what may stand right before an id without belonging to it: a byte order mark, and the escapes of JSON
+_MARKS = re.compile(rb"\xef\xbb\xbf|\\[bfnrt]|\\u[0-9A-Fa-f]{4}")
 
 IdIndex = dict[bytes, tuple[tuple[bytes, bytes], ...]]
 """First word of an id -> what stands before and behind that word in the ids that begin with it."""
@@ -23,33 +26,45 @@ def index_ids(ids: Iterable[str], encodings: Iterable[str] = ()) -> IdIndex:
     found: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
     for user_id in ids:
         for written in _ways_to_write(user_id, tuple(encodings)):
-            word = _WORD.search(written)
-            if word is None:
+            words = [word for pattern in _WORDS if (word := pattern.search(written))]
+            if not words:
                 raise ValueError("expected every id to hold a letter or a digit, found one of other characters only")
-            found[word.group()].add((written[: word.start()], written[word.end() :]))
+            for word in words:
+                found[word.group()].add((written[: word.start()], written[word.end() :]))
     return {word: tuple(sorted(rests)) for word, rests in found.items()}
 
 
 def names_one(text: bytes, index: IdIndex) -> bool:
-    """Say whether an id stands in the bytes as a whole: not as part of a longer run of letters, digits, _ and -.
+    """Say whether an id stands in the bytes as a whole: not as part of a longer run of ASCII letters, digits, _ and -.
 
-    The id 17850 is therefore found in `17850.0`, in `017850` and in `"17850"`, not in `178501` or in `u-17850`.
+    The id 17850 is therefore found in `17850.0`, in `017850` and in `"17850"`, not in `178501` or in `u-17850`. Bytes of
+    other scripts beside an id of ASCII letters do not hide it; an id of such bytes only is found as a whole run of them. A
+    byte order mark or an escape of JSON before the id does not hide it either.
     """
-    for word in _WORD.finditer(text):
+    texts = {text, _MARKS.sub(b" ", text)}
+    return any(_names_one(each, pattern, index) for each in texts for pattern in _WORDS)
+
+
+def _names_one(text: bytes, pattern: re.Pattern[bytes], index: IdIndex) -> bool:
+    for word in pattern.finditer(text):
         rests = index.get(word.group(), ())
         if word.group().isdigit():
             rests += index.get(word.group().lstrip(b"0"), ())
-        if any(_stands_there(text, word.start(), word.end(), before, behind) for before, behind in rests):
+        if any(_stands_there(text, word, pattern, before, behind) for before, behind in rests):
             return True
     return False
 
 
-def _stands_there(text: bytes, start: int, end: int, before: bytes, behind: bytes) -> bool:
-    if text[max(start - len(before), 0) : start] != before or not text.startswith(behind, end):
+def _stands_there(
+    text: bytes, word: re.Match[bytes], pattern: re.Pattern[bytes], before: bytes, behind: bytes
+) -> bool:
+    start, end = word.start() - len(before), word.end() + len(behind)
+    if start < 0 or text[start : word.start()] != before or not text.startswith(behind, word.end()):
         return False
-    end += len(behind)
-    ends_in_a_word = not behind or _WORD.fullmatch(behind[-1:])
-    return not (ends_in_a_word and _WORD.match(text, end))
+    # an id that begins or ends in punctuation may stand right beside a word
+    goes_on_before = _WORDS[0].match(before) and pattern.match(text[max(start - 1, 0) : start])
+    goes_on_behind = (not behind or _WORDS[0].match(behind[-1:])) and pattern.match(text, end)
+    return not (goes_on_before or goes_on_behind)
 
 
 def _ways_to_write(user_id: str, encodings: tuple[str, ...]) -> set[bytes]:

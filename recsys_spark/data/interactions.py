@@ -19,6 +19,7 @@ from recsys_spark.columns import (
     WEIGHT,
 )
 from recsys_spark.config import InteractionsConfig
+from recsys_spark.config_base import WeightScale
 from recsys_spark.data.cleaning import finite_number
 from recsys_spark.data.split import events_before
 
@@ -57,6 +58,12 @@ def counted_events(events: DataFrame, config: InteractionsConfig) -> DataFrame:
     One rule for what is learned from, what is masked as seen, and what is a success in the evaluation.
     """
     return events.where(F.col(ITEM_ID).isNotNull() & (_type_weight(config) > 0))
+
+
+def scaled_weight(scale: WeightScale) -> Column:
+    """Give the weight of an interaction as models take it: as it is, log(1 + weight), or 1."""
+    weight = F.col(WEIGHT)
+    return {"linear": weight, "log": F.log1p(weight), "one": F.lit(1.0)}[scale]
 
 
 def decay(cutoff: date, half_life_days: float | None) -> Column:

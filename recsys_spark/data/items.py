@@ -7,9 +7,10 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (ATTRIBUTES, BRAND, BUCKET, CATEGORY, DELIVERY_DATE, DETAIL, HEADER, ITEM_ID, LINE_HASH, PRICE, RAW_LINE, REASON, SOURCE, SOURCE_FILE, TEXT, TEXT_HASH, TITLE, UPDATED_AT, Bucket, Reason)
-from recsys_spark.config import IngestConfig, ItemSourceConfig
+from recsys_spark.config import IngestConfig
+from recsys_spark.config_sources import ItemSourceConfig
 from recsys_spark.data import sources
-from recsys_spark.data.ids import clean_ids
+from recsys_spark.data.ids import clean_ids, cleaned_mark
 
 _RAW = "_raw_"
 _TEXTS = (TITLE, TEXT, CATEGORY, BRAND)
@@ -44,7 +45,7 @@ def parse_items(parsed: DataFrame, source: ItemSourceConfig, ingest: IngestConfi
         RAW_LINE, HEADER, SOURCE_FILE, LINE_HASH, DELIVERY_DATE, sources.FILTER_RULE, REASON, DETAIL,
         ITEM_ID, TITLE, TEXT, CATEGORY, BRAND, PRICE, ATTRIBUTES,
         F.coalesce(UPDATED_AT, F.col(DELIVERY_DATE).cast("timestamp")).alias(UPDATED_AT),
-        TEXT_HASH, F.lit(source.name).alias(SOURCE),
+        TEXT_HASH, F.lit(source.name).alias(SOURCE), *cleaned_mark(checked),
     )  # fmt: skip
 
 

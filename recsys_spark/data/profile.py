@@ -22,12 +22,15 @@ from recsys_spark.columns import (
     Bucket,
     Reason,
 )
-from recsys_spark.config import SourceConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data.checks import BatchProfile
+from recsys_spark.data.ids import IS_CLEANED
 from recsys_spark.data.outcome import BUCKETS, bucket_counts
 from recsys_spark.data.sources import FILTER_RULE
 
 COLUMN = "column"
+CLEANED = "cleaned_ids"
+"""Count of the lines in which cleaning changed an id; in no bucket's way, and there only where it is not 0."""
 MAX_FIELDS = 1000  # a JSON feed with ids for names must not fill the driver
 
 _PARTS = (BUCKET, REASON, DETAIL, FILTER_RULE)
@@ -44,12 +47,13 @@ def profile_lines(
 
     Needs: bucket, reason, detail, filter_rule and the timestamp column; with columns given, those and attributes. Gives one
     row per bucket, reason, detail and filter_rule with column and field null; after them one row per column or field, where
-    lines says how many readable lines have a value there: at most MAX_FIELDS, the most frequent, ties by name. Readable are
+    lines says how many readable lines have a value there: at most MAX_FIELDS, the most frequent, ties by name; cleaned_ids is the
+    number of lines with is_cleaned (see `ids.clean_ids`), 0 without that column. Readable are
     lines whose fields could be split and that no filter took. A blank text is no value in a column; in an attribute only an
     empty one is none. Timestamps are microseconds since 1970, of lines that are events or items; newest_timestamp is the last one
     before the end of the run date's day.
     """
-    aggregates = _aggregates(timestamp, run_date)
+    aggregates = _aggregates(lines, timestamp, run_date)
     if columns is None:
         names = [F.lit(None).cast("string").alias(name) for name in (COLUMN, FIELD)]
         return lines.groupBy(*_PARTS).agg(*aggregates).select(*names, "*")
@@ -57,11 +61,11 @@ def profile_lines(
     shaped = lines.withColumns({_PRESENT: _present_mask(lines, columns), _KEYS: _keys_with_values()})
     shapes = shaped.groupBy(*_PARTS, _PRESENT, _KEYS).agg(*aggregates)
     named = shapes.withColumn(_NAME, F.explode(_names(columns))).select(
-        F.col(_NAME)[COLUMN].alias(COLUMN), F.col(_NAME)[FIELD].alias(FIELD), LINES, FIRST_TIMESTAMP, LAST_TIMESTAMP, NEWEST_TIMESTAMP,
+        F.col(_NAME)[COLUMN].alias(COLUMN), F.col(_NAME)[FIELD].alias(FIELD), LINES, CLEANED, FIRST_TIMESTAMP, LAST_TIMESTAMP, NEWEST_TIMESTAMP,
         *[F.when(F.col(_NAME)[COLUMN].isNull() & F.col(_NAME)[FIELD].isNull(), F.col(part)).alias(part) for part in _PARTS],
     )  # fmt: skip
     counted = named.groupBy(COLUMN, FIELD, *_PARTS).agg(
-        F.sum(LINES).alias(LINES), F.min(FIRST_TIMESTAMP).alias(FIRST_TIMESTAMP),
+        F.sum(LINES).alias(LINES), F.sum(CLEANED).alias(CLEANED), F.min(FIRST_TIMESTAMP).alias(FIRST_TIMESTAMP),
         F.max(LAST_TIMESTAMP).alias(LAST_TIMESTAMP), F.max(NEWEST_TIMESTAMP).alias(NEWEST_TIMESTAMP),
     )  # fmt: skip
     parts_first = F.col(FIELD).isNotNull()
@@ -73,6 +77,8 @@ def to_profile(rows: Iterable[Row], source: SourceConfig, has_fields: bool) -> B
     rows = list(rows)
     parts = [row for row in rows if row[COLUMN] is None and row[FIELD] is None]
     counts = bucket_counts(parts)
+    if cleaned := sum(row[CLEANED] for row in parts):
+        counts[CLEANED] = cleaned
     columns = {row[COLUMN]: float(row[LINES]) for row in rows if row[COLUMN] is not None}
     fields = {row[FIELD]: float(row[LINES]) for row in rows if row[FIELD] is not None}
     new = [row for row in parts if row[BUCKET] == Bucket.INSERTED and row[FIRST_TIMESTAMP] is not None]
@@ -95,12 +101,14 @@ def to_profile(rows: Iterable[Row], source: SourceConfig, has_fields: bool) -> B
     )
 
 
-def _aggregates(timestamp: str, run_date: date | None) -> list[Column]:
+def _aggregates(lines: DataFrame, timestamp: str, run_date: date | None) -> list[Column]:
     is_good = F.col(REASON).isNull() & F.col(FILTER_RULE).isNull()
     good = F.when(is_good, F.col(timestamp))
     in_time = good if run_date is None else F.when(good < F.lit(run_date + timedelta(days=1)).cast("timestamp"), good)
+    cleaned = F.count_if(F.col(IS_CLEANED)) if IS_CLEANED in lines.columns else F.lit(0).cast("bigint")
     return [
         F.count("*").alias(LINES),
+        cleaned.alias(CLEANED),
         _in_micros(F.min(good)).alias(FIRST_TIMESTAMP),
         _in_micros(F.max(good)).alias(LAST_TIMESTAMP),
         _in_micros(F.max(in_time)).alias(NEWEST_TIMESTAMP),

@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, FIELDS, HEADER, LINE_HASH, RAW_LINE, REASON, SOURCE_FILE, Reason)
-from recsys_spark.config import ColumnConfig, SourceConfig
+from recsys_spark.config_sources import ColumnConfig, SourceConfig
+from recsys_spark.data.ids import BLANKS
 from recsys_spark.errors import ConfigError, SchemaError
 
 FILTER_RULE = "filter_rule"
@@ -122,8 +123,8 @@ def name_first_fault(lines: DataFrame, checks: list[tuple[Column, str, str]]) ->
 
 
 def is_missing(column: str) -> Column:
-    """True where a required text is null or blank."""
-    return F.col(column).isNull() | (F.trim(column) == "")
+    """True where a required text is null or blank: of white space of any script only."""
+    return F.col(column).isNull() | (F.trim(F.col(column), F.lit(BLANKS)) == "")
 
 
 def as_double(column: str) -> Column:
@@ -275,11 +276,17 @@ def header_names(source: SourceConfig, header: str | None) -> list[str]:
     else:
         names = header.split(source.delimiter)
     names = [name.strip() for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    missing = sorted({c.column for c in source.columns.values() if c.column} - set(names))
-    if twice or (missing and len(missing) == len({c.column for c in source.columns.values() if c.column})):
+    # what is found is told by its place: without a header the first line is somebody's data
+    twice = [place for place, name in enumerate(names, start=1) if name in names[: place - 1]]
+    wanted = sorted({column.column for column in source.columns.values() if column.column})
+    if twice:
         raise SchemaError(
-            f"source {source.name!r}: header line {names} "
-            + (f"names {twice} twice" if twice else f"has none of the configured fields {missing}; check sources.*.columns and delimiter")
+            f"source {source.name!r}: expected a name of its own for each of the {len(names)} fields in the header line, found "
+            f"repeats at fields {twice}; give sources.*.header as a list of names"
+        )
+    if wanted and not set(wanted) & set(names):
+        raise SchemaError(
+            f"source {source.name!r}: expected a header line that names the configured fields {wanted}, found one of {len(names)} "
+            "fields that names none of them; check sources.*.columns and delimiter, or list the names in sources.*.header"
         )
     return names

@@ -1,9 +1,8 @@
 """All metrics, in numpy: the one implementation, which Spark calls per block of users through mapInPandas.
 
-Ragged lists travel as two arrays, like the rows of a CSR matrix: the items of list u are
-``items[offsets[u]:offsets[u + 1]]``, so offsets has one entry more than there are lists. Items are int64 codes of any
-size, the same codes on both sides. In the formulas h is the number of hits (items of the top k that are in the ground
-truth T), rel(r) is 1 where the item at rank r = 1, 2, ... is a hit, else 0.
+Lists travel as the ragged arrays of ragged.py: items as int64 codes of any size, the same codes on both sides, and offsets.
+In the formulas h is the number of hits (items of the top k that are in the ground truth T), rel(r) is 1 where the item
+at rank r = 1, 2, ... is a hit, else 0.
 
 NaN is an error everywhere, a duplicate in a list or in a ground truth too. No function returns NaN.
 """
@@ -15,7 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Ints = NDArray[np.int64]
+from recsys_spark.evaluation.ragged import (
+    Ints,
+    check_no_duplicates,
+    checked_ragged,
+    compact,
+    count_keys,
+    ranks_of,
+    rows_of,
+    sort_keys,
+    top_k_part,
+)
+
 Floats = NDArray[np.float64]
 
 # Probabilities are clipped to [LOG_LOSS_EPS, 1 - LOG_LOSS_EPS]: one certain mistake costs 34.5, not infinity.
@@ -62,22 +72,40 @@ def ranking_metrics(
         ValueError: k < 1, offsets that do not fit, a user without ground truth (leave those out before), a duplicate
             in a list (also beyond k) or in a ground truth.
     """
+    users, ranks = find_hits(list_items, list_offsets, truth_items, truth_offsets)
+    return metrics_of_hits(users, ranks, np.diff(truth_offsets), k)
+
+
+def find_hits(list_items: Ints, list_offsets: Ints, truth_items: Ints, truth_offsets: Ints) -> tuple[Ints, Ints]:
+    """Give the row and the rank (from 0) of every hit, row by row in the order of rank; arguments and errors as above."""
+    list_items, list_offsets = checked_ragged(list_items, list_offsets, "list")
+    truth_items, truth_offsets = checked_ragged(truth_items, truth_offsets, "truth")
+    num_rows, num_empty = len(truth_offsets) - 1, np.count_nonzero(np.diff(truth_offsets) == 0)
+    if len(list_offsets) - 1 != num_rows:
+        raise ValueError(f"expected one list per ground truth, found {len(list_offsets) - 1} and {num_rows}")
+    if num_empty:
+        raise ValueError(f"{num_empty} users have an empty ground truth: leave them out")
+    length = int(np.diff(list_offsets).max(initial=1))
+    list_rows, truth_rows = rows_of(list_offsets), rows_of(truth_offsets)
+    list_codes, truth_codes, num_codes = compact(list_items, truth_items, length * max(1, num_rows))
+    # (row, item, rank) as one number: the sets of all users become one sorted array that still knows the ranks.
+    list_keys = sort_keys((list_rows * num_codes + list_codes) * length + ranks_of(list_offsets, list_rows))
+    truth_keys = check_no_duplicates(truth_rows * num_codes + truth_codes, num_codes, "ground truth")
+    list_pairs = list_keys // length
+    check_no_duplicates(list_pairs, num_codes, "list")
+    if not len(list_keys):
+        return list_rows, list_rows
+    found = np.minimum(np.searchsorted(list_pairs, truth_keys), len(list_pairs) - 1)
+    found = found[list_pairs[found] == truth_keys]
+    hits = np.sort(list_pairs[found] // num_codes * length + list_keys[found] % length)
+    return hits // length, hits % length
+
+
+def metrics_of_hits(users: Ints, ranks: Ints, num_truth: Ints, k: int) -> dict[str, Floats]:
+    """Compute ranking_metrics from the output of find_hits and the size of each ground truth; hits beyond k do not count."""
     if k < 1:
         raise ValueError(f"expected k >= 1, found {k}")
-    list_items, list_offsets = _checked_ragged(list_items, list_offsets, "list")
-    truth_items, truth_offsets = _checked_ragged(truth_items, truth_offsets, "truth")
-    num_users, num_truth = len(truth_offsets) - 1, np.diff(truth_offsets)
-    if len(list_offsets) - 1 != num_users:
-        raise ValueError(f"expected one list per ground truth, found {len(list_offsets) - 1} and {num_users}")
-    if (num_truth == 0).any():
-        raise ValueError(f"{np.count_nonzero(num_truth == 0)} users have an empty ground truth: leave them out")
-    users, ranks = _hits(list_items, list_offsets, truth_items, truth_offsets, k)
-    return _metrics_of_hits(users, ranks, num_truth, k)
-
-
-def _metrics_of_hits(users: Ints, ranks: Ints, num_truth: Ints, k: int) -> dict[str, Floats]:
-    """Metrics from the hits: the row and the rank (from 0) of each, in list order."""
-    num_users = len(num_truth)
+    users, ranks, num_users = users[ranks < k], ranks[ranks < k], len(num_truth)
     hits = np.bincount(users, minlength=num_users)
     reachable = np.minimum(k, num_truth)
     # Hits come user by user, so the number of a hit within its list is its place minus the place of the user's first.
@@ -99,61 +127,6 @@ def _metrics_of_hits(users: Ints, ranks: Ints, num_truth: Ints, k: int) -> dict[
         "map": precisions / reachable,
         "mrr": reciprocal_rank,
     }
-
-
-def _hits(list_items: Ints, list_offsets: Ints, truth_items: Ints, truth_offsets: Ints, k: int) -> tuple[Ints, Ints]:
-    """Rows and ranks (from 0) of the hits within the top k, in list order."""
-    list_rows, truth_rows = _rows(list_offsets), _rows(truth_offsets)
-    list_codes, truth_codes, num_codes = _compact(list_items, truth_items, len(list_offsets))
-    # (row, item) as one number: sets of all users become one sorted array.
-    list_keys, truth_keys = list_rows * num_codes + list_codes, truth_rows * num_codes + truth_codes
-    _check_no_duplicates(list_keys, num_codes, "list")
-    truth_keys = _check_no_duplicates(truth_keys, num_codes, "ground truth")
-    ranks = np.arange(len(list_rows)) - list_offsets[list_rows]
-    if len(ranks) and ranks.max() >= k:
-        in_top_k = ranks < k
-        list_keys, list_rows, ranks = list_keys[in_top_k], list_rows[in_top_k], ranks[in_top_k]
-    if not len(truth_keys):
-        return list_rows[:0], ranks[:0]
-    found = np.minimum(np.searchsorted(truth_keys, list_keys), len(truth_keys) - 1)
-    is_hit = truth_keys[found] == list_keys
-    return list_rows[is_hit], ranks[is_hit]
-
-
-def _compact(list_items: Ints, truth_items: Ints, num_rows: int) -> tuple[Ints, Ints, int]:
-    """Give both as codes from 0 so small that row * num_codes + code fits int64: shifted, or else re-numbered."""
-    both = [items for items in (list_items, truth_items) if len(items)]
-    low = min((int(items.min()) for items in both), default=0)
-    num_codes = max((int(items.max()) for items in both), default=0) - low + 1
-    if num_codes * num_rows < 2**62:
-        return list_items - low, truth_items - low, num_codes
-    distinct, codes = np.unique(np.concatenate([list_items, truth_items]), return_inverse=True)
-    return codes[: len(list_items)], codes[len(list_items) :], len(distinct)
-
-
-def _check_no_duplicates(keys: Ints, num_codes: int, name: str) -> Ints:
-    """Give the (row, item) keys sorted, or raise ValueError where one comes twice."""
-    keys = np.sort(keys)
-    again = keys[1:][keys[1:] == keys[:-1]]
-    if len(again):
-        raise ValueError(f"{len(again)} duplicate items in a {name}, the first in row {again[0] // num_codes}")
-    return keys
-
-
-def _rows(offsets: Ints) -> Ints:
-    """Row number of every item."""
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-
-
-def _checked_ragged(items: ArrayLike, offsets: ArrayLike, name: str) -> tuple[Ints, Ints]:
-    items, offsets = np.asarray(items), np.asarray(offsets)
-    for part in (items, offsets):
-        if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
-            raise ValueError(f"expected {name} items and offsets as 1-d integers, found {part.dtype} {part.shape}")
-    items, offsets = items.astype(np.int64, copy=False), offsets.astype(np.int64, copy=False)
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
-        raise ValueError(f"expected {name} offsets that rise from 0 to the number of items, {len(items)}")
-    return items, offsets
 
 
 def summarize(values: ArrayLike, confidence: float = 0.95) -> Summary:
@@ -236,15 +209,15 @@ def novelty_per_list(list_items: Ints, list_offsets: Ints, item_users: ArrayLike
         num_users: U, the users of the training data.
         k: list length, at least 1.
     """
-    items, offsets = _checked_ragged(list_items, list_offsets, "list")
+    items, offsets = checked_ragged(list_items, list_offsets, "list")
     popularity = _checked_numbers(item_users, "item_users")
     if num_users < 1 or ((popularity < 0) | (popularity > num_users)).any():
         raise ValueError(f"expected item_users from 0 to num_users = {num_users} >= 1")
     if len(items) and (items.min() < 0 or items.max() >= len(popularity)):
         raise ValueError(f"expected items in [0, {len(popularity)}), found {items.min()} to {items.max()}")
-    rows = _rows(offsets)
-    _check_no_duplicates(rows * max(1, len(popularity)) + items, max(1, len(popularity)), "list")
-    in_top_k, lengths = _top_k_part(rows, offsets, k)
+    rows = rows_of(offsets)
+    check_no_duplicates(rows * max(1, len(popularity)) + items, max(1, len(popularity)), "list")
+    in_top_k, lengths = top_k_part(rows, offsets, k)
     # The quotient U / users, not the negated logarithm, so that an item everybody knows gives 0 and not -0.
     information = np.log2(num_users / np.maximum(1, popularity))[items[in_top_k]]
     return np.bincount(rows[in_top_k], weights=information, minlength=len(lengths)) / np.maximum(1, lengths)
@@ -268,22 +241,15 @@ def intra_list_diversity(list_categories: Ints, list_offsets: Ints, k: int) -> F
         list_offsets: where each list starts and ends.
         k: list length, at least 1.
     """
-    categories, offsets = _checked_ragged(list_categories, list_offsets, "category")
-    rows = _rows(offsets)
-    in_top_k, lengths = _top_k_part(rows, offsets, k)
-    codes, _, num_codes = _compact(categories, categories[:0], len(offsets))
-    keys, sizes = np.unique((rows * num_codes + codes)[in_top_k], return_counts=True)
+    categories, offsets = checked_ragged(list_categories, list_offsets, "category")
+    rows = rows_of(offsets)
+    in_top_k, lengths = top_k_part(rows, offsets, k)
+    codes, _, num_codes = compact(categories, categories[:0], len(offsets))
+    keys, sizes = count_keys((rows * num_codes + codes)[in_top_k])
     # Whole numbers until the last step, so a list of one category gives exactly 0 and one of m categories exactly 1.
     equal_pairs = np.bincount(keys // num_codes, weights=sizes * (sizes - 1), minlength=len(lengths))
     pairs = lengths * (lengths - 1)
     return (pairs - equal_pairs) / np.maximum(1, pairs)
-
-
-def _top_k_part(rows: Ints, offsets: Ints, k: int) -> tuple[NDArray[np.bool_], Ints]:
-    """Mask of the items within the top k, and the lengths of the lists after the cut."""
-    if k < 1:
-        raise ValueError(f"expected k >= 1, found {k}")
-    return np.arange(len(rows)) - offsets[rows] < k, np.minimum(k, np.diff(offsets))
 
 
 def rank_by_score(scores: ArrayLike, item_ids: Sequence[str]) -> Ints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
 
@@ -12,12 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_spark.columns import CI_HIGH, CI_LOW, METRIC, MODEL, NUM_USERS, SLICE, TASK, VALUE, K
+from recsys_spark.evaluation.significance import Comparison
 
 BASELINE = "popular"
 """The model that every other one is divided by."""
 
 ALL_USERS = "all"
 """The slice that leaves nobody out."""
+
+
+CATEGORY_SLICE = "category:"
+"""How the names of slices by category begin."""
 
 
 class Measured(NamedTuple):
@@ -55,6 +60,30 @@ def ratio_to_baseline(metrics: Mapping[MetricKey, Measured], task: str, model: s
     """Ndcg divided by the baseline's on the same users; None without a baseline or where the baseline scores 0."""
     mine, base = (metrics.get((task, name, ALL_USERS, "ndcg", k)) for name in (model, BASELINE))
     return mine.value / base.value if mine and base and base.value > 0 else None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where the lists of one model on one task lie between popular and rare items."""
+
+    head_share: float
+    """Share of the list places that items of the slice head_items take."""
+    popularity: NDArray[np.float64]
+    """Points (share of all interactions, share of all list places) of the most popular items, more and more of them."""
+    coverage: NDArray[np.float64]
+    """Coverage of the top 1, 2, ... of the lists."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Categories in lists and in what users had."""
+
+    had: dict[str, float]
+    """The largest categories -> their share of all interactions."""
+    listed: dict[tuple[str, str], dict[str, float]]
+    """(task, model) -> the same categories' shares of all list places."""
+    curves: dict[tuple[str, str], NDArray[np.float64]]
+    """(task, model) -> points (mean share of a category in users' pasts, mean share in their lists), by tenths of the first."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +138,11 @@ class RunResults:
     """Step to seconds."""
     confidence: float = 0.95
     """Level of the intervals."""
+    k: int | None = None
+    """The list length that comparisons and plots are about: the first of the measured ones. Null: 10, or the shortest."""
+    comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
+    """Task -> every pair of models, by ndcg at k."""
+    tails: dict[tuple[str, str], Tail] = field(default_factory=dict)
+    """(task, model) -> how popular its lists are."""
+    categories: Categories | None = None
+    """Null where items have no categories."""

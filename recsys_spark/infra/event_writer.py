@@ -11,8 +11,9 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import BUCKET, EVENT_DATE, EVENT_ID, INGEST_RUN, PAYLOAD_HASH, Bucket, Reason
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.columns import BUCKET, DELIVERY_DATE, EVENT_DATE, EVENT_ID, INGEST_RUN, PAYLOAD_HASH, Bucket, Reason
+from recsys_spark.config import Config
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data import checks, dedupe, outcome, sources
 from recsys_spark.data.checks import BatchProfile
 from recsys_spark.data.erased import leave_out_erased
@@ -63,9 +64,10 @@ def write_deliveries(record: RunRecord, deliveries: Iterable[Delivery]) -> dict[
         with input_errors_explained(source.name):
             counts = run_records.profile_batch(record, batch)
         if config.ingest.near_duplicate_seconds > 0 and counts[Bucket.INSERTED]:
-            batch = _near_stored_marked(record, batch)
-            counts = run_records.profile_batch(record, batch)
-        counts = _write_batch(record, batch, counts)
+            with persisted(_near_stored_marked(record, batch)) as batch:
+                counts = _write_batch(record, batch, run_records.profile_batch(record, batch))
+        else:
+            counts = _write_batch(record, batch, counts)
         counts[READ] = sum(part.count() for part in lines)
     outcome.check_conservation(counts, int(counts[READ]), source.name)
     run_records.check_written(record, counts)
@@ -78,14 +80,16 @@ def _write_batch(record: RunRecord, batch: DataFrame, counts: dict[str, float]) 
     profile = _profile(record)
     warn_of_changed_types(source.name, profile)
     if counts[Bucket.QUARANTINED]:
-        tables.merge_new(spark, config, "events_quarantine", outcome.quarantine_rows(named))
+        write_quarantine(record, named)
     outcome.check_quarantined_share(counts, config.ingest.max_quarantined_share, source.name, "events_quarantine")
     run_records.check_batch(record)
-    if counts[Bucket.LATE]:
-        late = named.where(F.col(BUCKET) == Bucket.LATE).select(*EVENTS.fieldNames())
-        tables.merge_new(spark, config, "events_late", late)
-    tables.ensure_table(spark, config, "events")
     conflicts = batch.where(F.col(dedupe.IS_CONFLICT)).count() if counts[Bucket.DUPLICATE] else 0
+    if counts[Bucket.LATE]:
+        late = named.where(F.col(BUCKET) == Bucket.LATE)
+        added = tables.merge_new(spark, config, "events_late", late.select(*EVENTS.fieldNames()))
+        if added < counts[Bucket.LATE]:
+            conflicts += _late_conflicts(spark, config, late)
+    tables.ensure_table(spark, config, "events")
     if profile.new_days is None:
         return {**counts, CONFLICTS: conflicts}
     winners = named.where(F.col(BUCKET) == Bucket.INSERTED)
@@ -134,6 +138,29 @@ def merge_events(
             f"{missing} events of this batch are not in the events table after the merge; run the job again"
         )
     return {**found, CONFLICTS: float(conflicts), checks.KNOWN_ELSEWHERE: float(elsewhere)}
+
+
+def _late_conflicts(spark: SparkSession, config: Config, late: DataFrame) -> int:
+    """Count the late lines whose event is in events_late with another payload, which is the one that stays."""
+    stored = tables.read_table(spark, config, "events_late", made_by="ingest_events")
+    stored = stored.select(EVENT_ID, dedupe.payload_hash().alias("_stored"))
+    known = late.select(EVENT_ID, PAYLOAD_HASH).join(stored, on=EVENT_ID, how="inner")
+    return known.where(F.col(PAYLOAD_HASH) != F.col("_stored")).count()
+
+
+def write_quarantine(record: RunRecord, batch: DataFrame) -> None:
+    """Keep the quarantined lines of a batch (with ingest_run) in the feed's quarantine; lines that are there stay as they are.
+
+    They are looked up among those of the same delivery dates only, where a date is read from the file's name and so is as
+    fixed as the line's key: the cost does not grow with years of quarantine.
+    """
+    rows, bounds = outcome.quarantine_rows(batch), None
+    if record.source.date_pattern is not None:
+        first, last, dated, lines = rows.agg(
+            F.min(DELIVERY_DATE), F.max(DELIVERY_DATE), F.count(DELIVERY_DATE), F.count("*")
+        ).collect()[0]
+        bounds = (DELIVERY_DATE, first, last) if dated == lines else None
+    tables.merge_new(record.spark, record.config, f"{record.feed}_quarantine", rows, bounds)
 
 
 def warn_of_changed_types(source: str, profile: BatchProfile) -> None:

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
-from recsys_spark.config import SourceConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.errors import ConfigError, DamagedFileError, DataError, SchemaError
 from recsys_spark.infra.session import input_errors_explained
 
@@ -113,7 +113,7 @@ def read_deliveries(
 
 
 def find_damaged(spark: SparkSession, source: SourceConfig, files: list[str]) -> dict[str, str]:
-    """Read every compressed file to its end and open every Parquet file; give file -> error for those where that fails."""
+    """Read every compressed file to its end and open every other one; give file -> error for those where that fails."""
     with ThreadPoolExecutor(_CHECKS_AT_ONCE) as pool:
         errors = pool.map(lambda file: _damage(spark, source, file), files)
     return {file: error for file, error in zip(files, errors, strict=True) if error is not None}
@@ -125,7 +125,10 @@ def _damage(spark: SparkSession, source: SourceConfig, file: str) -> str | None:
             _ = spark.read.parquet(*literal_paths([file])).schema
         else:
             with _opened(spark, file) as stream:
-                spark._jvm.org.apache.commons.io.IOUtils.consume(stream)  # type: ignore[union-attr]
+                if _is_compressed(spark, file):
+                    spark._jvm.org.apache.commons.io.IOUtils.consume(stream)  # type: ignore[union-attr]
+                else:
+                    stream.read()  # nothing in plain text can be torn; it may be unreadable
     except (Py4JJavaError, AnalysisException) as error:
         return str(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error).splitlines()[0]
     return None
@@ -135,24 +138,27 @@ def _read_group(spark: SparkSession, source: SourceConfig, files: list[str], is_
     if source.format == "parquet":
         return [Delivery(None, lines) for lines in _parquet_lines(spark, files)]
     if source.format == "csv" and source.header is True:
-        by_header = _group_by_header(spark, files, source)
+        by_header = _group_by_header(spark, files, source, is_salvage)
         return [Delivery(header, _text_lines(spark, group, is_salvage)) for header, group in sorted(by_header.items())]
     return [Delivery(None, _text_lines(spark, files, is_salvage))]
 
 
 def list_files(spark: SparkSession, path: str) -> list[str]:
-    """Give the files at a path, folder (with its subfolders) or glob, sorted; names that start with _ or . are left out."""
+    """Give the files at a path, folder (with its subfolders) or glob, sorted.
+
+    Names that start with _ or . are left out, unless the path itself spells them.
+    """
     jvm: Any = spark._jvm
     root = jvm.org.apache.hadoop.fs.Path(path)
     file_system = root.getFileSystem(spark._jsc.hadoopConfiguration())
     matches = file_system.globStatus(root)
-    found: list[str] = []
-    folders = [status.getPath() for status in matches or () if status.isDirectory()]
-    found += [str(status.getPath()) for status in matches or () if status.isFile()]
+    is_glob = re.search(r"(?<!\\)[\[{*?]", root.getName()) is not None
+    matches = [status for status in matches or () if not (is_glob and _is_hidden(status))]
+    folders = [status.getPath() for status in matches if status.isDirectory()]
+    found = [str(status.getPath()) for status in matches if status.isFile()]
     while folders:
         for status in file_system.listStatus(folders.pop()):
-            name = status.getPath().getName()
-            if name.startswith(("_", ".")):
+            if _is_hidden(status):
                 continue
             if status.isDirectory():
                 folders.append(status.getPath())
@@ -161,10 +167,21 @@ def list_files(spark: SparkSession, path: str) -> list[str]:
     return sorted(found)
 
 
-def _group_by_header(spark: SparkSession, files: list[str], source: SourceConfig) -> dict[str, list[str]]:
+def _is_hidden(status: Any) -> bool:
+    return bool(status.getPath().getName().startswith(("_", ".")))
+
+
+def _group_by_header(
+    spark: SparkSession, files: list[str], source: SourceConfig, is_salvage: bool
+) -> dict[str, list[str]]:
     by_header: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        header = _first_line(spark, file, source)
+        try:
+            header = _first_line(spark, file, source)
+        except DamagedFileError:
+            if not is_salvage:
+                raise
+            continue  # torn before its first line ends: without names none of its lines can be read
         if header is None:
             continue  # an empty file has no lines either
         if not header.strip():
@@ -173,9 +190,11 @@ def _group_by_header(spark: SparkSession, files: list[str], source: SourceConfig
                 "remove that line, or give sources.*.header as a list of names"
             )
         by_header[header].append(file)
+    if by_header or is_salvage:
+        return by_header
     # where every file is empty, the configured names stand for the header that nobody wrote
     names = [column.column for column in source.columns.values() if column.column]
-    return by_header or {source.delimiter.join(names): files}
+    return {source.delimiter.join(names): files}
 
 
 def _text_lines(spark: SparkSession, files: list[str], is_salvage: bool) -> DataFrame:
@@ -213,23 +232,36 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
 
 
 def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str | None:
-    """The first line of a text file, as far as it can be read; null for an empty file."""
+    """The first line of a text file; null for an empty one. DamagedFileError where reading fails before that line ends."""
+    try:
+        head = _head(spark, file, _HEADER_CHUNK)
+    except Py4JJavaError:
+        # what a chunk held before the damage is lost with it: byte by byte is slow, and gives all that there is
+        try:
+            head = _head(spark, file, 1)
+        except Py4JJavaError as error:
+            raise DamagedFileError(
+                f"source {source.name!r}: {file} cannot be read to the end of its first line, which names the fields"
+            ) from error
+    if not head:
+        return None
+    # Java's own decoder: it knows the sets that Spark reads the lines with, and the two results have to be equal
+    text = str(spark._jvm.java.lang.String(head.split(b"\n", 1)[0], source.encoding))  # type: ignore[union-attr]
+    return text.removeprefix("\ufeff").rstrip("\r")
+
+
+def _head(spark: SparkSession, file: str, chunk: int) -> bytes:
+    """The bytes of a file up to the chunk in which its first line ends, at most _HEADER_BYTES. Raises as the stream does."""
     jvm: Any = spark._jvm
     head = bytearray()
     with _opened(spark, file) as stream:
         while len(head) < _HEADER_BYTES and b"\n" not in head:
-            try:
-                part = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(
-                    jvm.org.apache.commons.io.input.BoundedInputStream(stream, _HEADER_CHUNK)
-                ))  # fmt: skip
-            except Py4JJavaError:  # the archive ends here; find_damaged says so about the whole file
-                break
+            bounded = jvm.org.apache.commons.io.input.BoundedInputStream(stream, chunk)
+            part = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(bounded))
             if not part:
                 break
             head += part
-    if not head:
-        return None
-    return bytes(head).split(b"\n", 1)[0].decode(source.encoding, errors="replace").removeprefix("\ufeff").rstrip("\r")
+    return bytes(head)
 
 
 @contextmanager
@@ -237,13 +269,23 @@ def _opened(spark: SparkSession, file: str) -> Iterator[Any]:
     """The bytes of a file as a Java stream, decompressed as its name says."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file)
-    hadoop_conf = spark._jsc.hadoopConfiguration()
-    stream = path.getFileSystem(hadoop_conf).open(path)
+    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)
     try:
-        codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop_conf).getCodec(path)
+        codec = _codec(spark, file)
         yield codec.createInputStream(stream) if codec else stream
     finally:
         stream.close()
+
+
+def _is_compressed(spark: SparkSession, file: str) -> bool:
+    return _codec(spark, file) is not None
+
+
+def _codec(spark: SparkSession, file: str) -> Any:
+    """The codec that a file's name asks for, or null."""
+    jvm: Any = spark._jvm
+    factory = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
+    return factory.getCodec(jvm.org.apache.hadoop.fs.Path(file))
 
 
 def literal_paths(files: list[str]) -> list[str]:

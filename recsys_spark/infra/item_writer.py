@@ -14,7 +14,7 @@ from recsys_spark.data import items, outcome
 from recsys_spark.data.erased import LINE, mark_erased_lines
 from recsys_spark.infra import run_records, tables
 from recsys_spark.infra.erased import read_erased
-from recsys_spark.infra.event_writer import read_lines, warn_of_changed_types
+from recsys_spark.infra.event_writer import read_lines, warn_of_changed_types, write_quarantine
 from recsys_spark.infra.files import Delivery
 from recsys_spark.infra.run_records import READ, RunRecord
 from recsys_spark.infra.session import input_errors_explained, persisted
@@ -47,7 +47,7 @@ def write_deliveries(record: RunRecord, deliveries: Iterable[Delivery]) -> dict[
         if record.profile is not None:
             warn_of_changed_types(source.name, record.profile)
         if counts[Bucket.QUARANTINED]:
-            tables.merge_new(spark, config, "items_quarantine", outcome.quarantine_rows(batch))
+            write_quarantine(record, batch)
         outcome.check_quarantined_share(counts, config.ingest.max_quarantined_share, source.name, "items_quarantine")
         run_records.check_batch(record)
         winners = batch.where(F.col(BUCKET) == Bucket.INSERTED).select(*ITEMS.fieldNames())

@@ -260,14 +260,16 @@ def _no_download(pin: JarPin, log: str) -> str:
     )
 
 
-def use_spark_conf() -> None:
+def use_spark_conf(worker_python: str | None = None) -> None:
     """Point this process, and the JVM and workers that it starts, at set-up's configuration and at this interpreter.
 
-    A SPARK_CONF_DIR that is already set stays, so that a cluster's own configuration wins.
+    A SPARK_CONF_DIR that is already set stays, so that a cluster's own configuration wins. Workers run worker_python where it
+    is given (on a cluster it may lie elsewhere), and what spark-submit chose (its spark.pyspark.python) where that started us.
     """
     if "SPARK_CONF_DIR" not in os.environ and conf_dir().is_dir():
         os.environ["SPARK_CONF_DIR"] = str(conf_dir())
-    os.environ["PYSPARK_PYTHON"] = sys.executable
+    chosen = os.environ.get("PYSPARK_PYTHON") if "PYSPARK_GATEWAY_PORT" in os.environ else None
+    os.environ["PYSPARK_PYTHON"] = chosen or worker_python or sys.executable
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 
 

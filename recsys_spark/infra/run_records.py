@@ -24,8 +24,9 @@ from recsys_spark.columns import (
     TIMESTAMP,
     UPDATED_AT,
 )
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.config import Config
 from recsys_spark.config_checks import FeedChecksConfig
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data import checks
 from recsys_spark.data.checks import BatchProfile, CheckResult, PastRun
 from recsys_spark.data.profile import profile_lines, to_profile
@@ -51,6 +52,7 @@ class RunRecord:
     run_date: date | None
     ingest_run: str
     started_at: datetime
+    is_replay: bool = False
     profile: BatchProfile | None = None
     counts: dict[str, float] = field(default_factory=dict)
     results: list[CheckResult] = field(default_factory=list)
@@ -62,8 +64,15 @@ class RunRecord:
         return self.config.sources.events if self.feed == "events" else self.config.sources.items
 
     @property
+    def label(self) -> str:
+        """The feed as records name it. A replay has a name of its own: it is no delivery to compare others with."""
+        return f"{self.feed}_replay" if self.is_replay else self.feed
+
+    @property
     def limits(self) -> FeedChecksConfig:
-        """The feed's checks."""
+        """The feed's checks; none for a replay, whose lines were judged as they came."""
+        if self.is_replay:
+            return FeedChecksConfig()
         return self.config.checks.events if self.feed == "events" else self.config.checks.items
 
 
@@ -78,7 +87,7 @@ def new_run(source: str, run_date: date | None) -> str:
 
 @contextmanager
 def recorded(
-    spark: SparkSession, config: Config, feed: Feed, run_date: date | None, ingest_run: str,
+    spark: SparkSession, config: Config, feed: Feed, run_date: date | None, ingest_run: str, is_replay: bool = False,
     now: Callable[[], datetime] = _utc_now,
 ) -> Iterator[RunRecord]:  # fmt: skip
     """Keep a record of what happens inside: one row in ingest_runs, a log line, and what the config asks for besides.
@@ -89,7 +98,7 @@ def recorded(
     """
     if config.monitoring.prometheus_dir is not None:
         prometheus.check_folder(config.monitoring.prometheus_dir)
-    record = RunRecord(spark, config, feed, run_date, ingest_run, now())
+    record = RunRecord(spark, config, feed, run_date, ingest_run, now(), is_replay)
     try:
         yield record
     except ConfigError:
@@ -165,7 +174,7 @@ def _keep(record: RunRecord, status: ingest_gauges.Status, finished_at: datetime
         "source": record.source.name, "run": record.ingest_run, "status": status, **record.counts,
         **{f"check.{name}": level for name, level in levels.items()},
     }  # fmt: skip
-    _log.info("ingest_run feed=%s seconds=%.1f %s", record.feed, seconds, key_values(facts))
+    _log.info("ingest_run feed=%s seconds=%.1f %s", record.label, seconds, key_values(facts))
     _write_row(record, status, finished_at, seconds)
     if record.config.monitoring.prometheus_dir is not None:
         _write_gauges(record, status, finished_at, seconds, record.config.monitoring.prometheus_dir)
@@ -176,7 +185,7 @@ def _keep(record: RunRecord, status: ingest_gauges.Status, finished_at: datetime
 def _write_row(record: RunRecord, status: str, finished_at: datetime, seconds: float) -> None:
     profile = record.profile
     row = (
-        record.ingest_run, record.source.name, record.feed, record.run_date, record.started_at, finished_at, seconds, status,
+        record.ingest_run, record.source.name, record.label, record.run_date, record.started_at, finished_at, seconds, status,
         record.is_written, {name: float(value) for name, value in record.counts.items()},
         profile.field_shares() if profile else {}, {result.name: result.level for result in record.results},
         profile.first if profile else None, profile.last if profile else None,
@@ -188,11 +197,11 @@ def _write_row(record: RunRecord, status: str, finished_at: datetime, seconds: f
 def _write_gauges(
     record: RunRecord, status: ingest_gauges.Status, finished_at: datetime, seconds: float, folder: str
 ) -> None:
-    labels = {"feed": record.feed, "source": record.source.name}
+    labels = {"feed": record.label, "source": record.source.name}
     newest = record.profile.newest if record.profile else None
     levels = {result.name: result.level for result in record.results}
     gauges = ingest_gauges.run_gauges(labels, record.counts, levels, status, seconds, finished_at, newest)
-    name = f"{record.feed}_{record.source.name}"
+    name = f"{record.label}_{record.source.name}"
     try:
         prometheus.write_gauges(folder, f"recsys_ingest_{name}", gauges)
         if status != "failed":
@@ -205,13 +214,17 @@ def _write_gauges(
 
 def _log_to_mlflow(record: RunRecord, status: str, seconds: float) -> None:
     tags = {
-        "feed": record.feed, "source": record.source.name, "status": status, "ingest_run": record.ingest_run,
+        "feed": record.label, "source": record.source.name, "status": status, "ingest_run": record.ingest_run,
         "run_date": str(record.run_date or ""),
     }  # fmt: skip
     metrics = {"seconds": seconds, **record.counts}
     metrics |= {f"check.{r.name}.level": float(checks.LEVELS.index(r.level)) for r in record.results}
-    name = f"ingest_{record.feed} {record.run_date or 'all'}"
-    tracking.finish_run(record.config, tracking.start_run(record.config, name, {}, tags), metrics, {})
+    name = f"ingest_{record.label} {record.run_date or 'all'}"
+    try:
+        tracking.finish_run(record.config, tracking.start_run(record.config, name, {}, tags), metrics, {})
+    except tracking.UNREACHABLE as error:
+        # the lines are written and recorded in ingest_runs; a tracking server that is down must not make them look lost
+        _log.warning("ingest_run_not_in_mlflow run=%s error=%s", record.ingest_run, type(error).__name__)
 
 
 def _profile(record: RunRecord) -> BatchProfile:

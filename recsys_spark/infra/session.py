@@ -16,13 +16,16 @@ from pyspark.errors import (
     IllegalArgumentException,
     NumberFormatException,
     ParseException,
+    PySparkException,
 )
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
-from recsys_spark.errors import ConfigError, DamagedFileError, DataError, RetryableError
+from recsys_spark.errors import ConfigError, DamagedFileError, DataError, RecsysError, RetryableError
 from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
+from recsys_spark.infra.workers import check_workers
 
+_ARROW_BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 _FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -30,9 +33,9 @@ def build_session(config: Config) -> SparkSession:
     """Start the session (or give the running one with the config's SQL settings applied) and check that Delta is on its class path.
 
     Settings that are fixed when the JVM starts (jars, driver memory, Delta's extension) come from spark-defaults.conf.
-    Raises ConfigError when Java or Delta's jars are missing.
+    Raises ConfigError when Java, Delta's jars or, on a cluster, packages of the workers are missing.
     """
-    use_spark_conf()
+    use_spark_conf(config.spark.conf.get("spark.pyspark.python"))
     if (
         SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ
     ):  # spark-submit has started its JVM
@@ -61,6 +64,12 @@ def build_session(config: Config) -> SparkSession:
             f"(SPARK_CONF_DIR is {os.environ.get('SPARK_CONF_DIR', 'not set')}); run `make setup`, then set SPARK_CONF_DIR "
             "to .venv/spark/conf"
         )
+    if config.spark.check_workers:
+        try:
+            check_workers(spark, config.data_root, config.spark.check_workers_seconds)
+        except RecsysError:
+            spark.stop()
+            raise
     return spark
 
 
@@ -85,6 +94,17 @@ def persisted(rows: DataFrame) -> Iterator[DataFrame]:
 
 
 @contextmanager
+def arrow_batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Let Spark hand at most so many rows at once to a worker, where rows are large: its own number, 10,000, fits small ones."""
+    before = spark.conf.get(_ARROW_BATCH_ROWS)
+    spark.conf.set(_ARROW_BATCH_ROWS, str(rows))
+    try:
+        yield
+    finally:
+        spark.conf.set(_ARROW_BATCH_ROWS, str(before))
+
+
+@contextmanager
 def input_errors_explained(source: str) -> Iterator[None]:
     """Turn Spark's errors about an unreadable file, a filter or an expression into errors that say where to look."""
     try:
@@ -104,9 +124,9 @@ def input_errors_explained(source: str) -> Iterator[None]:
         ) from error
     except (NumberFormatException, ArithmeticException, DateTimeException, IllegalArgumentException) as error:
         raise DataError(
-            f"source {source!r}: a filter or expression of its config fails on a line: {_first_line(error)}; "
+            f"source {source!r}: a filter or expression of its config fails on a line ({_condition(error)}); "
             "fields are text that may hold anything: use try_cast(field AS type) or try_to_timestamp"
-        ) from error
+        ) from None
 
 
 @contextmanager
@@ -124,6 +144,12 @@ def full_disk_explained() -> Iterator[None]:
             f"no space left where tables, models or temporary files are written ({full[:300]}); a table holds all of a write or "
             "nothing of it: free space and run the same command again"
         ) from error
+
+
+def _condition(error: PySparkException) -> str:
+    """The error's name and the SQL that raised it. Its message holds the value of a line, which may be personal."""
+    fragments = [context.fragment() for context in error.getQueryContext() if context.fragment()]
+    return " in ".join([error.getCondition() or type(error).__name__, *fragments[:1]])
 
 
 def _first_line(error: BaseException) -> str:

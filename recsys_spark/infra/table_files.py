@@ -52,6 +52,7 @@ def compact(spark: SparkSession, config: Config, name: str, before: tuple[str, d
     before = (partition column, day) leaves that day and later ones alone. A partition of one file is not touched, so that
     a rerun does nothing. A writer that was faster makes it start again.
     """
+    tables.check_log(spark, config, name)
     where = f" WHERE {before[0]} < DATE'{before[1]}'" if before else ""
     statement = f"OPTIMIZE {tables.table_address(config, name)}{where}"
     metrics = tables.retry_on_conflict(lambda: spark.sql(statement).collect()[0]["metrics"], config.tables)
@@ -60,6 +61,7 @@ def compact(spark: SparkSession, config: Config, name: str, before: tuple[str, d
 
 def vacuum(spark: SparkSession, config: Config, name: str, hours: int) -> None:
     """Delete the files that the table has not used for so many hours, also those that crashed writers left behind."""
+    tables.check_log(spark, config, name)
     with _vacuum_settings(spark, any_retention=hours < SAFE_VACUUM_HOURS):
         spark.sql(f"VACUUM {tables.table_address(config, name)} RETAIN {hours} HOURS")
 
@@ -96,6 +98,7 @@ def forget_removed_rows(spark: SparkSession, config: Config, name: str, hours: i
     the log was cut also those unused for longer than `hours`. Files that a running writer has not committed yet are in no
     log and stay. Older versions cannot be read afterwards; a reader that is still at one fails.
     """
+    tables.check_log(spark, config, name)
     address, detail = tables.table_address(config, name), _detail(spark, config, name)
     root = detail["location"]
     if "deletionVectors" in (detail["tableFeatures"] or ()):
@@ -199,6 +202,7 @@ def _vacuum_settings(spark: SparkSession, any_retention: bool) -> Iterator[None]
 
 
 def _merge(spark: SparkSession, config: Config, name: str, keys: DataFrame, column: str) -> Any:
+    tables.check_log(spark, config, name)
     table = DeltaTable.forName(spark, tables.table_address(config, name))
     return table.alias("t").merge(keys.alias("s"), f"t.{column} = s.{column}")
 

@@ -64,13 +64,17 @@ def table_exists(spark: SparkSession, config: Config, name: str) -> bool:
     return bool(DeltaTable.isDeltaTable(spark, _folder(config, name)))
 
 
-def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> DataFrame:
-    """Give a table as a lazy frame; made_by names the job to run when it does not exist (DataError) or is older (SchemaError)."""
+def read_table(spark: SparkSession, config: Config, name: str, made_by: str, version: int | None = None) -> DataFrame:
+    """Give a table as a lazy frame, as it is or as of a Delta version.
+
+    made_by names the job to run when the table does not exist (DataError) or has an older layout (SchemaError).
+    """
     if not table_exists(spark, config, name):
         raise DataError(f"table {table_address(config, name)} does not exist; run jobs/{made_by}.py first")
-    _check_commits(spark, config, name)
+    check_log(spark, config, name)
     check_version(spark, config, name)
-    table = spark.table(table_address(config, name))
+    as_of = "" if version is None else f" VERSION AS OF {version}"
+    table = spark.sql(f"SELECT * FROM {table_address(config, name)}{as_of}")
     missing = sorted(set(TABLES[name].schema.fieldNames()) - set(table.columns))
     if missing:
         raise SchemaError(
@@ -78,6 +82,16 @@ def read_table(spark: SparkSession, config: Config, name: str, made_by: str) -> 
             f"something else changed it: move it away and run jobs/{made_by}.py again"
         )
     return table.select(*TABLES[name].schema.fieldNames())
+
+
+def is_delta_folder(spark: SparkSession, path: str) -> bool:
+    """Say whether a path is the folder of a Delta table, ours or not."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def read_delta_folder(spark: SparkSession, path: str) -> DataFrame:
+    """Give a Delta table that is not one of ours by its folder, as it is."""
+    return spark.read.format("delta").load(path)
 
 
 def table_version(spark: SparkSession, config: Config, name: str) -> int:
@@ -120,7 +134,7 @@ def ensure_table(spark: SparkSession, config: Config, name: str, properties: Map
     DataError when the place of the table is taken by files that are none.
     """
     if table_exists(spark, config, name):
-        _check_commits(spark, config, name)
+        check_log(spark, config, name)
         check_version(spark, config, name)
         return
     spec = TABLES[name]
@@ -173,14 +187,16 @@ def merge_new(
 ) -> int:
     """Insert the rows whose key the table lacks and give their number. Rows must be distinct by key: MERGE inserts every copy.
 
-    bounds = (partition column, first, last) limits the look-up to those partitions by literal dates, so that the cost
-    does not grow with the table; a key outside of them counts as new.
+    bounds = (date column, first, last) limits the look-up to rows of those dates, or of none, by literals, so that files of
+    other dates are skipped and the cost does not grow with the table; a key outside of them counts as new.
     """
     ensure_table(spark, config, name)
     condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
     if bounds is not None:
         column, first, last = bounds
-        condition += f" AND t.{column} >= DATE'{first}' AND t.{column} <= DATE'{last}'"
+        within = f"t.{column} >= DATE'{first}' AND t.{column} <= DATE'{last}'"
+        is_required = not TABLES[name].schema[column].nullable
+        condition += f" AND {within}" if is_required else f" AND ({within} OR t.{column} IS NULL)"
 
     def merge() -> int:
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
@@ -192,7 +208,8 @@ def merge_new(
 def append_rows(spark: SparkSession, config: Config, name: str, rows: DataFrame) -> None:
     """Append rows whose key no other row can have, such as a random one; the look-up of a merge is not needed then."""
     ensure_table(spark, config, name)
-    _write(rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append"), config, name)
+    writer = rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append")
+    retry_on_conflict(lambda: _write(writer, config, name), config.tables)
 
 
 def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, update_when: str) -> tuple[int, int]:
@@ -213,7 +230,7 @@ def delete_keys(spark: SparkSession, config: Config, name: str, keys: DataFrame)
 
     By MERGE and not by DELETE ... WHERE: Delta's log keeps the text of a condition, and keys may be personal.
     """
-    _check_commits(spark, config, name)
+    check_log(spark, config, name)
     condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
 
     def merge() -> int:
@@ -261,6 +278,24 @@ def read_model(spark: SparkSession, config: Config, name: str, model: str, run_d
     return rows, str(first[0])
 
 
+def clone_table(
+    spark: SparkSession, config: Config, target: Config, name: str, version: int,
+    keep: tuple[str, date | None, date] | None = None,
+) -> None:  # fmt: skip
+    """Give the target's data root a table of its own over the files of one Delta version: a log and no copy of the data.
+
+    What is written to one of the two never shows in the other. keep = (partition column, first or null, end) leaves other
+    days out, which costs no rewriting. The files belong to the original: its VACUUM or an erasure breaks a clone that is
+    older than that, so clones are for hours, not for keeping.
+    """
+    address = table_address(target, name)
+    spark.sql(f"CREATE TABLE {address} SHALLOW CLONE {table_address(config, name)} VERSION AS OF {version}")
+    if keep is not None:
+        column, first, end = keep
+        before = f"{column} < DATE'{first}' OR " if first is not None else ""
+        spark.sql(f"DELETE FROM {address} WHERE {before}{column} >= DATE'{end}'")
+
+
 def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Callable[[DataFrame], DataFrame]) -> int:
     """Append to an index table what new_rows(current table) gives; tried again from a fresh snapshot when another writer was faster.
 
@@ -304,13 +339,19 @@ def _write(writer: DataFrameWriter, config: Config, name: str) -> None:
         writer.save(_folder(config, name))
 
 
-def _folder(config: Config, name: str) -> str:
+def absolute_root(config: Config) -> str:
+    """Give the data root as an absolute path or URI, without a slash at its end."""
     # Spark resolves a relative path against the driver's folder in some places and the user's home in others
-    root = config.data_root if "://" in config.data_root else os.path.abspath(config.data_root)
-    return f"{root.rstrip('/')}/tables/{name}"
+    root = os.path.abspath(config.data_root) if config.is_local else config.data_root
+    return root.rstrip("/")
 
 
-def _check_commits(spark: SparkSession, config: Config, name: str) -> None:
+def _folder(config: Config, name: str) -> str:
+    return f"{absolute_root(config)}/tables/{name}"
+
+
+def check_log(spark: SparkSession, config: Config, name: str) -> None:
+    """Raise DataError when the table's log lost its newest commit: whatever is written then would take that commit's number."""
     if config.tables.catalog is None:
         folder = _folder(config, name)
     else:

@@ -6,18 +6,24 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
+import requests
 from mlflow.entities import Metric, Param, RunInfo, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError
+
+UNREACHABLE = (MlflowException, requests.RequestException, OSError)
+"""What a tracking server raises that is down, full or refuses us."""
 
 _MAX_PARAMS = 100  # MLflow's limits for one batch
 _MAX_METRICS = 1000
@@ -29,7 +35,7 @@ def tracking_uri(config: Config) -> str:
     """Give the configured tracking server, or the SQLite store below the data root (whose folder is made)."""
     if config.tracking.uri is not None:
         return config.tracking.uri
-    if "://" in config.data_root:
+    if not config.is_local:
         raise ConfigError(
             f"data_root {config.data_root} is no local folder, so the MLflow store cannot live below it; set tracking.uri"
         )
@@ -57,7 +63,9 @@ def start_run(config: Config, name: str, params: Mapping[str, str], tags: Mappin
     return str(run.info.run_id)
 
 
-def finish_run(config: Config, run_id: str, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
+def finish_run(
+    config: Config, run_id: str, metrics: Mapping[str, float], texts: Mapping[str, str], is_failed: bool = False
+) -> None:
     """Log metrics and text artifacts (file name -> content) in batches and close the run."""
     client = _client(config)
     now = int(time.time() * 1000)
@@ -66,15 +74,26 @@ def finish_run(config: Config, run_id: str, metrics: Mapping[str, float], texts:
         client.log_batch(run_id, metrics=entries[start : start + _MAX_METRICS])
     for file, text in texts.items():
         client.log_text(run_id, text, file)
-    client.set_terminated(run_id)
+    client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
 
 
-def log_model_run(
-    config: Config, parent_id: str, model: str, params: Mapping[str, str], metrics: Mapping[str, float]
-) -> None:
-    """Log one model of a comparison as a child run, so that MLflow's own table compares the models."""
-    run_id = start_run(config, model, params, {"mlflow.parentRunId": parent_id})
-    finish_run(config, run_id, metrics, {})
+@contextmanager
+def closed_on_error(config: Config, run_id: str) -> Iterator[None]:
+    """Mark the run as failed when what is done meanwhile raises."""
+    try:
+        yield
+    except BaseException:
+        finish_run(config, run_id, {}, {}, is_failed=True)
+        raise
+
+
+def log_child_run(
+    config: Config, parent_id: str, name: str, params: Mapping[str, str], metrics: Mapping[str, float], is_failed: bool = False
+) -> str:  # fmt: skip
+    """Log one model, window or trial of a comparison as a child run, so that MLflow's own table compares them; give its id."""
+    run_id = start_run(config, name, params, {"mlflow.parentRunId": parent_id})
+    finish_run(config, run_id, metrics, {}, is_failed)
+    return run_id
 
 
 def replace_artifacts(

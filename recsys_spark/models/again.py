@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import date
 
 from pyspark.sql import DataFrame
-from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import CATEGORY, ITEM_ID, RANK, SCORE, USER_ID
 from recsys_spark.config import AgainConfig
 from recsys_spark.data.interactions import decay
 from recsys_spark.data.split import events_before
+from recsys_spark.models.joined_lists import best_k
 
 
 def recommend_again(
@@ -30,11 +30,6 @@ def recommend_again(
     """
     past = events_before(events, cutoff).join(catalogue, on=ITEM_ID, how="left_semi")
     scores = past.groupBy(USER_ID, ITEM_ID).agg(F.sum(decay(cutoff, config.half_life_days)).cast("float").alias(SCORE))
-    # Spark compares strings by their UTF-8 bytes
-    order = (F.col(SCORE).desc(), F.col(ITEM_ID))
     if max_per_category is not None:
-        in_category = F.row_number().over(W.partitionBy(USER_ID, CATEGORY).orderBy(*order))
-        numbered = scores.join(catalogue, on=ITEM_ID, how="inner").withColumn("_number", in_category)
-        scores = numbered.where(F.col(CATEGORY).isNull() | (F.col("_number") <= max_per_category))
-    ranked = scores.withColumn(RANK, F.row_number().over(W.partitionBy(USER_ID).orderBy(*order)))
-    return ranked.where(F.col(RANK) <= k).select(USER_ID, ITEM_ID, SCORE, RANK)
+        scores = scores.join(catalogue.select(ITEM_ID, CATEGORY), on=ITEM_ID, how="inner")
+    return best_k(scores, ITEM_ID, k, max_per_category).select(USER_ID, ITEM_ID, SCORE, RANK)

@@ -1,4 +1,4 @@
-"""Implicit ALS of Spark MLlib: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008."""
+"""Implicit ALS: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008. Two engines, one objective."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ import math
 
 from py4j.protocol import Py4JJavaError
 from pyspark.ml.recommendation import ALS
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import ITEM_IDX, USER_IDX, VECTOR, WEIGHT
+from recsys_spark.columns import ITEM_IDX, USER_IDX, VECTOR
 from recsys_spark.config import AlsConfig
+from recsys_spark.data.interactions import scaled_weight
 from recsys_spark.errors import TrainingError
+from recsys_spark.models.als_implicit import ADVICE, fit_implicit, needed_bytes
+from recsys_spark.models.driver import check_driver_memory, vectors_frame
 
 _RATING = "_rating"
-_ADVICE = "lower als.alpha, raise als.reg_param, or look for extreme weights in the interactions table"
 
 
 def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, DataFrame]:
     """Factorise interactions; give (user_idx, vector) and (item_idx, vector), whose dot product is the predicted preference.
 
-    Needs user_idx, item_idx (int), weight (positive). Confidence is 1 + alpha * scaled weight; reg_param keeps Spark's
-    meaning. The result depends on the rows, the config and num_blocks, not on how the rows are partitioned.
+    Needs user_idx, item_idx (int), weight (positive). Confidence is 1 + alpha * scaled weight; reg_param has Spark's meaning
+    in both engines. The result depends on the rows, the config and, with engine spark, num_blocks, not on how the rows are
+    partitioned. Engine implicit runs Spark jobs and trains on the driver; it raises ConfigError where max_driver_bytes is
+    too little or the package is missing.
     """
-    rated = interactions.select(USER_IDX, ITEM_IDX, _scaled_weight(config).cast("float").alias(_RATING))
+    rated = interactions.select(USER_IDX, ITEM_IDX, scaled_weight(config.weight_scale).cast("float").alias(_RATING))
+    return _fit_on_driver(rated, config) if config.engine == "implicit" else _fit_on_cluster(rated, config)
+
+
+def _fit_on_driver(rated: DataFrame, config: AlsConfig) -> tuple[DataFrame, DataFrame]:
+    counts = rated.agg(F.count("*"), F.count_distinct(USER_IDX), F.count_distinct(ITEM_IDX)).collect()[0]
+    needed = needed_bytes(counts[0], counts[1] + counts[2], config.rank)
+    check_driver_memory(
+        "als.engine: implicit", needed, "als.max_driver_bytes", config.max_driver_bytes, "set als.engine=spark"
+    )
+    table = rated.toArrow()
+    user_idx, item_idx, ratings = (table[name].to_numpy() for name in (USER_IDX, ITEM_IDX, _RATING))
+    users, items = fit_implicit(user_idx, item_idx, ratings, config)
+    spark = rated.sparkSession
+    return vectors_frame(spark, USER_IDX, users.idx, users.vectors), vectors_frame(
+        spark, ITEM_IDX, items.idx, items.vectors
+    )
+
+
+def _fit_on_cluster(rated: DataFrame, config: AlsConfig) -> tuple[DataFrame, DataFrame]:
     # a fixed order inside fixed blocks, because floating point sums depend on it
     ordered = rated.repartition(config.num_blocks, USER_IDX).sortWithinPartitions(USER_IDX, ITEM_IDX)
     als = ALS(
@@ -36,7 +59,7 @@ def fit_als(interactions: DataFrame, config: AlsConfig) -> tuple[DataFrame, Data
     except Py4JJavaError as error:
         if "SingularMatrixException" not in str(error.java_exception):
             raise
-        raise TrainingError(f"ALS met a matrix that it cannot solve; {_ADVICE}") from error
+        raise TrainingError(f"ALS met a matrix that it cannot solve; {ADVICE}") from error
     users = model.userFactors.select(F.col("id").alias(USER_IDX), F.col("features").alias(VECTOR))
     items = model.itemFactors.select(F.col("id").alias(ITEM_IDX), F.col("features").alias(VECTOR))
     return users, items
@@ -48,10 +71,5 @@ def check_factors(vectors: DataFrame, what: str) -> None:
     broken = vectors.where(~is_finite).count()
     if broken:
         raise TrainingError(
-            f"ALS gave {broken} {what} with factors that are not finite; {_ADVICE}; the vectors of the run before are kept"
+            f"ALS gave {broken} {what} with factors that are not finite; {ADVICE}; the vectors of the run before are kept"
         )
-
-
-def _scaled_weight(config: AlsConfig) -> Column:
-    weight = F.col(WEIGHT)
-    return {"linear": weight, "log": F.log1p(weight), "one": F.lit(1.0)}[config.weight_scale]

@@ -19,17 +19,8 @@ from numpy.typing import NDArray
 from recsys_spark.config_approximate import ApproximateConfig
 from recsys_spark.errors import ConfigError
 from recsys_spark.models.category_cap import CategoryCap, within_cap
-from recsys_spark.models.top_k import (
-    MAX_BLOCK_BYTES,
-    Seen,
-    TopK,
-    descending_key,
-    empty_answer,
-    keep_places,
-    rows_per_block,
-    seen_block,
-    top_k_dot_product,
-)
+from recsys_spark.models.selection import TopK, descending_key, empty_answer, keep_places
+from recsys_spark.models.top_k import MAX_BLOCK_BYTES, Seen, rows_per_block, seen_block, top_k_dot_product
 
 RECALL_K = 10
 """Recall is measured on the first places: those that people see."""

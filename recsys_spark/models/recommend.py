@@ -11,20 +11,24 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark import Broadcast, SparkFiles
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.columns import CATEGORY, ITEM_ID, RANK, SCORE, USER_ID, VECTOR
+from recsys_spark.columns import CATEGORY, ITEM_ID, RANK, SCORE, USER_ID, VALUE, VECTOR, WEIGHT
 from recsys_spark.config import Config
+from recsys_spark.errors import ModelError
 from recsys_spark.models.approximate import IndexRecall, measure_recall, open_index, top_k_approximate, write_index
 from recsys_spark.models.category_cap import CategoryCap
-from recsys_spark.models.top_k import TopK, top_k_dot_product, top_k_sparse
+from recsys_spark.models.selection import TopK
+from recsys_spark.models.top_k import top_k_dot_product, top_k_linear, top_k_sparse
 
 SEEN = "seen"
 POSITION = "position"
 WEIGHTS = "weights"
+VIA = "via"
 _MAX_LIST_ROWS = 2**20  # in one batch that a worker hands back: some 60 MB with ids of usual length
 _LIST_SCHEMA = f"{USER_ID} string, {ITEM_ID} string, {SCORE} float, {RANK} int"
 
@@ -36,6 +40,12 @@ class ItemMatrix:
     item_ids: list[str]
     vectors: np.ndarray  # (items, dimensions), float32; rows of items without a vector are 0 and excluded
     excluded: np.ndarray  # (items,), bool
+
+
+def collect_catalogue(interactions: DataFrame) -> list[str]:
+    """Give the distinct item ids in UTF-8 order. Runs a Spark job."""
+    ids = interactions.select(ITEM_ID).distinct().toArrow()[ITEM_ID].to_pylist()
+    return sorted(ids, key=str.encode)
 
 
 def catalogue_positions(spark: SparkSession, item_ids: list[str]) -> DataFrame:
@@ -61,6 +71,37 @@ def collect_item_matrix(item_vectors: DataFrame, item_ids: list[str]) -> ItemMat
     vectors[rows[rows >= 0]] = flat.reshape(-1, dimensions)[rows >= 0]
     excluded[rows[rows >= 0]] = False
     return ItemMatrix(item_ids, vectors, excluded)
+
+
+def collect_evidence(evidence: DataFrame, num_rows: int, num_items: int) -> sparse.csr_matrix:
+    """Bring via (row), position (item) and value to the driver, as the matrix of `recommend_by_neighbours`. Runs a Spark job."""
+    table = evidence.select(VIA, POSITION, VALUE).toArrow()
+    rows, columns, values = (table[name].to_numpy() for name in (VIA, POSITION, VALUE))
+    return sparse.csr_matrix((values.astype(np.float64), (rows, columns)), shape=(num_rows, num_items))
+
+
+def collect_item_weights(item_vectors: DataFrame, item_ids: list[str]) -> NDArray[np.float32]:
+    """Bring vectors (item_id, vector) of one number per item to the driver, as rows in the order of item_ids.
+
+    They come a partition at a time: together they may be more than spark.driver.maxResultSize. Raises ModelError when they
+    belong to another catalogue than item_ids. Runs a Spark job per partition.
+    """
+    weights = np.empty((len(item_ids), len(item_ids)), np.float32)
+    missing = {item_id: row for row, item_id in enumerate(item_ids)}
+    packed = item_vectors.select(ITEM_ID, VECTOR).mapInArrow(_packed_vectors, f"{ITEM_ID} string, packed binary")
+    num_other = 0
+    for item_id, content in packed.toLocalIterator():
+        vector = np.frombuffer(content, "<f4")
+        if item_id in missing and len(vector) == len(item_ids):
+            weights[missing.pop(item_id)] = vector
+        else:
+            num_other += 1
+    if missing or num_other:
+        raise ModelError(
+            f"expected weights between the {len(item_ids)} items of the catalogue, found none of {len(missing)} of them and "
+            f"{num_other} of another catalogue: the interactions were built anew since; train the model again"
+        )
+    return weights
 
 
 def collect_category_cap(categories: DataFrame, item_ids: list[str], limit: int) -> CategoryCap:
@@ -172,28 +213,71 @@ def recommend_by_neighbours(
     max_block_bytes: int,
     cap: Broadcast[CategoryCap] | None = None,
 ) -> DataFrame:
-    """List the k items that are most similar to what a user had: score = sum over the user's items of weight * similarity.
+    """List the k items that neighbours speak for most: score = sum over the rows of a user of weight * value of the item there.
 
-    Needs user_id, position array<int> and weights array<float> of the user's items, seen array<int>. items holds the ids and
-    the (items, items) similarities. Gives the same columns as `recommend_by_vectors`; items without a neighbour are left out.
+    Needs user_id, position array<int> and weights array<float> (the user's rows of the matrix), seen array<int>. items holds
+    the ids and a float64 CSR matrix with a column per item. With neighbours of items its rows are items and its values
+    similarities; with neighbours of users its rows are users and its values their weights. Gives the same columns as
+    `recommend_by_vectors`; items whose score is not above 0 are left out.
     """
 
     def score(batch: pa.RecordBatch) -> TopK:
-        item_ids, similarity = items.value
-        indptr, indices = _ragged(batch[POSITION])
-        weights = batch[WEIGHTS].flatten().to_numpy(zero_copy_only=False)
-        rows = sparse.csr_matrix((weights, indices, indptr), shape=(batch.num_rows, len(item_ids)))
-        return top_k_sparse(
-            rows,
-            similarity,
-            k,
-            seen=_ragged(batch[SEEN]),
-            max_block_bytes=max_block_bytes,
-            cap=None if cap is None else cap.value,
-        )
+        evidence = items.value[1]
+        # rounded to float32, sums of float64 do not depend on their order
+        rows = _user_rows(batch, evidence.shape[0], np.float64)
+        own_cap = None if cap is None else cap.value
+        return top_k_sparse(rows, evidence, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes, cap=own_cap)
 
-    with_seen = users.select(USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int"))
-    return _map_lists(with_seen, items, lambda value: value[0], score, k)
+    return _map_lists(_with_histories(users), items, lambda value: value[0], score, k)
+
+
+def recommend_by_item_weights(
+    users: DataFrame,
+    items: Broadcast[tuple[list[str], NDArray[np.float32]]],
+    k: int,
+    max_block_bytes: int,
+    cap: Broadcast[CategoryCap] | None = None,
+) -> DataFrame:
+    """List the k best items of a linear model: score = sum over the user's items of weight * what that item says of the other.
+
+    Needs the columns of `recommend_by_neighbours`, positions being items. items holds the ids and an (items, items) matrix of
+    any sign. Gives the same columns as `recommend_by_vectors`; a user whose scores are all 0 gets no list.
+    """
+
+    def score(batch: pa.RecordBatch) -> TopK:
+        weights = items.value[1]
+        rows = _user_rows(batch, len(weights), np.float32)
+        own_cap = None if cap is None else cap.value
+        return top_k_linear(rows, weights, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes, cap=own_cap)
+
+    return _map_lists(_with_histories(users), items, lambda value: value[0], score, k)
+
+
+def with_arrays(histories: DataFrame, masked: DataFrame) -> DataFrame:
+    """Turn rows of a user (user_id, via, weight) into the arrays of `recommend_by_neighbours`, with the seen items of masked."""
+    pairs = F.array_sort(F.collect_list(F.struct(VIA, F.col(WEIGHT).cast("float").alias(WEIGHT))))
+    arrays = histories.groupBy(USER_ID).agg(pairs.alias("pairs")).select(
+        USER_ID, F.col(f"pairs.{VIA}").alias(POSITION), F.col(f"pairs.{WEIGHT}").alias(WEIGHTS)
+    )  # fmt: skip
+    return arrays.join(masked, on=USER_ID, how="left")
+
+
+def _packed_vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        offsets, values = _ragged(batch[VECTOR])
+        buffers = [None, pa.py_buffer((offsets * 4).astype(np.int32)), pa.py_buffer(values.astype("<f4", copy=False))]
+        packed = pa.Array.from_buffers(pa.binary(), batch.num_rows, buffers)
+        yield pa.RecordBatch.from_arrays([batch[ITEM_ID], packed], names=[ITEM_ID, "packed"])
+
+
+def _with_histories(users: DataFrame) -> DataFrame:
+    return users.select(USER_ID, POSITION, WEIGHTS, _no_null(SEEN, "int"))
+
+
+def _user_rows(batch: pa.RecordBatch, num_positions: int, dtype: type[np.floating]) -> sparse.csr_matrix:
+    indptr, indices = _ragged(batch[POSITION])
+    weights = batch[WEIGHTS].flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    return sparse.csr_matrix((weights, indices, indptr), shape=(batch.num_rows, num_positions))
 
 
 def _map_lists(

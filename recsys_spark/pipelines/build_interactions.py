@@ -23,6 +23,7 @@ from recsys_spark.columns import (
 from recsys_spark.config import Config
 from recsys_spark.data import cleaning
 from recsys_spark.data import interactions as interactions_of
+from recsys_spark.data.leakage import misdated_events
 from recsys_spark.data.split import count_events_per_day, events_before, split_dates
 from recsys_spark.data.vocabulary import number_new_ids
 from recsys_spark.errors import DataError
@@ -38,10 +39,17 @@ def build_interactions(spark: SparkSession, config: Config, run_date: date | Non
 
     The indexes take in every id of the events table, so that new users and items keep their numbers later; only ids
     enter there, nothing that was done after the cutoff. Gives, beside the sizes, what cleaning did, as
-    `cleaning.count_cleaned` counts it. Raises DataError when no event is left.
+    `cleaning.count_cleaned` counts it. Raises DataError when no event is left, or when the cutoff would let later events in.
     """
     events = tables.read_table(spark, config, "events", made_by="ingest_events")
     cutoff = run_date or split_dates(count_events_per_day(events), config.split).test_start
+    # the table keeps the smallest and largest timestamp of every file, so that nothing is read where all is well
+    misdated = misdated_events(events, cutoff).count()
+    if misdated:
+        raise DataError(
+            f"{misdated} events have an event_date before {cutoff} and a timestamp that is not, so that the future would be learned "
+            "from; event_date must be the UTC day of timestamp: correct what wrote them into the events table"
+        )
     with log_step("build_interactions", cutoff=cutoff) as facts:
         with _cleaned(events, config, cutoff) as (train_events, counts):
             facts.update(counts)

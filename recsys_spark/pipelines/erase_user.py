@@ -12,15 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from recsys_spark.columns import LINE_HASH, RAW_LINE, USER_ID, USER_IDX
+from recsys_spark.columns import LINE_HASH, NEIGHBOUR_USER_ID, RAW_LINE, USER_ID, USER_IDX
 from recsys_spark.config import Config
 from recsys_spark.data.erased import LINE, USER, lines_that_name
 from recsys_spark.data.id_search import index_ids, names_one
 from recsys_spark.data.ids import clean_ids
 from recsys_spark.errors import ConfigError, DataError, RetryableError
 from recsys_spark.evaluation.notice import erased_page, rewrite_if_named
-from recsys_spark.infra import erased, table_files, tables, tracking
+from recsys_spark.infra import erased, scratch, table_files, tables, tracking
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import key_values, log_step
 from recsys_spark.schemas import TABLES
@@ -53,6 +54,7 @@ def erase_user(spark: SparkSession, config: Config, run_date: date | None = None
         # first the hashes: whatever happens after them, a re-delivery stays out and a rerun finds the same users
         erased.remember(spark, config, USER, users, erased_at)
         removed = {name: _remove_users(spark, config, name, users) for name in there if _has(name, USER_ID)}
+        scratch.remove_all(spark, config)  # what killed tunes and backtests left; running ones fail
         removed |= _remove_lines(spark, config, [name for name in there if _has(name, RAW_LINE)], ids, erased_at)
         dirty_logs = [name for name in removed if _forget(spark, config, name)]
         _check_gone(spark, config, list(removed), users)
@@ -103,22 +105,38 @@ def _as_frame(spark: SparkSession, ids: list[str]) -> DataFrame:
     return spark.createDataFrame(pa.table({USER_ID: pa.array(ids, pa.string())}))
 
 
+def _rows_of(spark: SparkSession, config: Config, name: str, users: DataFrame) -> list[DataFrame]:
+    """Give the rows of a table that name one of the users, by each column that holds users."""
+    table = spark.table(tables.table_address(config, name))
+    return [
+        table.join(users.withColumnRenamed(USER_ID, column), on=column, how="left_semi").select(
+            F.col(column).alias(USER_ID)
+        )
+        for column in _user_columns(name)
+    ]
+
+
+def _user_columns(name: str) -> list[str]:
+    return [column for column in (USER_ID, NEIGHBOUR_USER_ID) if _has(name, column)]
+
+
 def _has(name: str, column: str) -> bool:
     return column in TABLES[name].schema.fieldNames()
 
 
 def _count_found(spark: SparkSession, config: Config, there: list[str], users: DataFrame) -> int:
-    names = [name for name in there if _has(name, USER_ID)]
-    found = [spark.table(tables.table_address(config, name)).join(users, on=USER_ID, how="left_semi") for name in names]
     all_found = users.limit(0)
-    for rows in found:
-        all_found = all_found.unionByName(rows.select(USER_ID))
+    for rows in [rows for name in there for rows in _rows_of(spark, config, name, users)]:
+        all_found = all_found.unionByName(rows)
     return all_found.distinct().count()
 
 
 def _remove_users(spark: SparkSession, config: Config, name: str, users: DataFrame) -> int:
     if name != INDEX:
-        return table_files.delete_matching(spark, config, name, users, USER_ID)
+        return sum(
+            table_files.delete_matching(spark, config, name, users.withColumnRenamed(USER_ID, column), column)
+            for column in _user_columns(name)
+        )
     renamed = {USER_ID: f"concat('{ERASED_ID}', t.{USER_IDX})"}
     return table_files.update_matching(spark, config, name, users, USER_ID, renamed)
 
@@ -147,11 +165,7 @@ def _forget(spark: SparkSession, config: Config, name: str) -> bool:
 
 
 def _check_gone(spark: SparkSession, config: Config, names: Iterable[str], users: DataFrame) -> None:
-    back = [
-        name for name in names
-        if _has(name, USER_ID)
-        and not spark.table(tables.table_address(config, name)).join(users, on=USER_ID, how="left_semi").isEmpty()
-    ]  # fmt: skip
+    back = [name for name in names if not all(rows.isEmpty() for rows in _rows_of(spark, config, name, users))]
     if back:
         raise RetryableError(
             f"another job wrote rows of these users into {back} meanwhile; let running jobs end, then run erase_user again"
@@ -164,7 +178,7 @@ def _replace_reports(config: Config, ids: list[str], run_date: date) -> tuple[in
     words = index_ids(user_id for user_id in ids if not user_id.isdigit())
     notice, rewrite = erased_page(run_date), rewrite_if_named(ids, run_date, lambda text: names_one(text, words))
     replaced = 0
-    if "://" not in config.data_root:
+    if config.is_local:
         for path in sorted((Path(config.data_root) / "reports").glob("*.html")):
             if rewrite("report.html", path.read_text(encoding="utf-8")) is not None:
                 path.write_text(notice, encoding="utf-8")
@@ -197,7 +211,7 @@ def _receipt(
 
 
 def _write_receipt(config: Config, run_date: date, receipt: dict[str, Any]) -> None:
-    if "://" in config.data_root:
+    if not config.is_local:
         _log.info("erase_user receipt=%s", json.dumps(receipt))
         return
     path = Path(config.data_root) / "receipts" / f"{receipt['receipt']}.json"

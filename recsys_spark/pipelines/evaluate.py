@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import (
     CATEGORY,
-    CI_HIGH,
-    CI_LOW,
-    COUNT,
     ITEM_ID,
     METRIC,
     MODEL,
     MODEL_VERSION,
-    NUM_USERS,
     PROTOCOL,
     RUN_DATE,
     RUN_ID,
@@ -30,23 +27,26 @@ from recsys_spark.columns import (
     USER_ID,
     VALUE,
     K,
-    Task,
+    Protocol,
 )
 from recsys_spark.config import Config
 from recsys_spark.config_file import dump_config, flatten_config, without_secrets
 from recsys_spark.data.interactions import counted_events
-from recsys_spark.data.split import SplitDates, count_events_per_day, events_before, events_between, split_dates
+from recsys_spark.data.split import count_events_per_day, events_before, events_between, split_dates
 from recsys_spark.errors import DataError
-from recsys_spark.evaluation import evaluate as evaluation
+from recsys_spark.evaluation.evaluate import truth_pairs
 from recsys_spark.evaluation.example import example_user
+from recsys_spark.evaluation.known import collect_known, item_stats, user_stats
+from recsys_spark.evaluation.list_profile import SHOWN_CATEGORIES, ListProfile
+from recsys_spark.evaluation.measure import Before, measure
 from recsys_spark.evaluation.report import render_report
 from recsys_spark.evaluation.run_results import ExampleUser, RunResults
+from recsys_spark.evaluation.slices import slice_limits, slice_truth
+from recsys_spark.evaluation.sums import comparisons_pdf
 from recsys_spark.infra import tables, tracking
+from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
-
-GLOBAL_TIME_SPLIT = "global_time_split"
-_METRICS_KEY = [TASK, MODEL, SLICE, METRIC, K]
 
 
 def evaluate(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -78,35 +78,44 @@ def evaluate_run(
     with log_step("evaluate", cutoff=cutoff) as facts:
         recommendations = _recommendations(spark, config, cutoff)
         events = counted_events(events, config.interactions)
-        metrics_pdf = _metrics(spark, config, events, recommendations, cutoff, dates)
-        counts = _list_counts(recommendations, config.evaluation.k[0])
-        item_counts = _item_event_counts(spark, config, cutoff)
-        metrics_pdf = pd.concat([metrics_pdf, _catalogue_rows(config, counts, len(item_counts))], ignore_index=True)
+        past, later = events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff))
+        truth = truth_pairs(past, later, config.recommend.tasks)
+        measured = _measure(spark, config, recommendations, truth, cutoff)
         results = RunResults(
             title=f"{config.sources.events.name}: recommendations of {cutoff}",
             notices=notices,
             run_date=cutoff,
             truth_end=dates.truth_end(cutoff),
-            protocol=GLOBAL_TIME_SPLIT,
+            protocol=Protocol.GLOBAL_TIME_SPLIT,
             conservation=dict(ingest_counts or {}),
             events_per_day=tuple(sorted(per_day.items())),
-            metrics_pdf=_in_model_order(metrics_pdf, config),
-            item_event_counts=item_counts,
-            list_counts=counts,
-            example=_example(spark, config, events, recommendations, cutoff, dates),
+            example=_example(spark, config, past, later, recommendations),
             config_yaml=dump_config(without_secrets(config)),
             table_versions=_table_versions(spark, config),
             timings=dict(timings or {}),
             confidence=config.evaluation.confidence,
+            k=config.evaluation.k[0],
+            **measured,
         )
         facts["report"] = report_path(config, cutoff) or "in MLflow"
         facts["rows"] = _write(spark, config, results, recommendations)
     return results
 
 
+def measure_lists(spark: SparkSession, config: Config, cutoff: date, truth: DataFrame) -> pd.DataFrame:
+    """Measure the lists of one date against a truth of any protocol, and write nothing.
+
+    truth is what `truth_pairs` gives. Gives the columns of the table metrics but run_id, protocol and run_date.
+    """
+    recommendations = _recommendations(spark, config, cutoff)
+    metrics_pdf: pd.DataFrame = _measure(spark, config, recommendations, truth, cutoff)["metrics_pdf"]
+    versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct().toPandas()
+    return metrics_pdf.merge(versions, on=[TASK, MODEL], how="inner")
+
+
 def report_path(config: Config, run_date: date) -> Path | None:
     """Give where the report is written; null when the data root is no local folder (the report is in MLflow then)."""
-    return None if "://" in config.data_root else Path(config.data_root).absolute() / "reports" / f"{run_date}.html"
+    return None if not config.is_local else Path(config.data_root).absolute() / "reports" / f"{run_date}.html"
 
 
 def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:
@@ -121,75 +130,66 @@ def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataF
     return found
 
 
-def _metrics(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
-) -> pd.DataFrame:
+def _measure(
+    spark: SparkSession, config: Config, recommendations: DataFrame, pairs: DataFrame, cutoff: date
+) -> dict[str, Any]:
+    """The numbers of RunResults."""
     interactions = tables.read_cutoff(spark, config, cutoff)
-    item_users = interactions.groupBy(ITEM_ID).agg(F.count("*").alias(evaluation.ITEM_USERS))
-    known_users = interactions.select(USER_ID).distinct()
-    truth = evaluation.slice_truth(_truth(config, events, known_users, item_users, cutoff, dates))
-    stats = item_users.join(_categories(spark, config), on=ITEM_ID, how="left")
-    lists = evaluation.collect_lists(recommendations, stats)
-    models = recommendations.select(TASK, MODEL).distinct()
-    with persisted(truth) as truth:
+    with persisted(item_stats(interactions, _categories(spark, config))) as items:
+        sizes = _larger_catalogues(spark, config, interactions, cutoff)
+        return _measured(config, recommendations, interactions, items, pairs, cutoff, sizes)
+
+
+def _measured(
+    config: Config, recommendations: DataFrame, interactions: DataFrame, items: DataFrame, pairs: DataFrame, cutoff: date,
+    sizes: Mapping[str, int],
+) -> dict[str, Any]:  # fmt: skip
+    wanted, users = config.evaluation, user_stats(interactions)
+    known = collect_known(items, users, max(wanted.num_categories, SHOWN_CATEGORIES))
+    limits = replace(
+        slice_limits(known.user_counts, known.item_users, wanted.heavy_user_share, wanted.head_share),
+        new_since=cutoff - timedelta(days=wanted.new_user_days),
+        categories=tuple(known.categories)[: wanted.num_categories],
+    )
+    rows = pairs.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
+    with persisted(slice_truth(rows, limits)) as truth:
         if truth.isEmpty():
             raise DataError(
-                f"there is no event from {cutoff} to {dates.truth_end(cutoff)} to compare lists with; check the date and the split"
+                f"no event says what came after {cutoff}, so there is nothing to compare its lists with; check the date and the split"
             )
-        sums = evaluation.metric_sums(lists, truth, models, config.evaluation.k, known_users.count())
-        return evaluation.with_intervals(sums.toPandas(), config.evaluation.confidence)
-
-
-def _truth(
-    config: Config, events: DataFrame, known_users: DataFrame, item_users: DataFrame, cutoff: date, dates: SplitDates
-) -> DataFrame:
-    after = events_between(events, cutoff, dates.truth_end(cutoff)).select(USER_ID, ITEM_ID).distinct()
-    before = events_before(events, cutoff).select(USER_ID, ITEM_ID).distinct()
-    discovered = after.join(before, on=[USER_ID, ITEM_ID], how="left_anti")
-    truth = after.withColumn(TASK, F.lit(Task.NEXT)).unionByName(discovered.withColumn(TASK, F.lit(Task.DISCOVERY)))
-    truth = truth.where(F.col(TASK).isin(list(config.recommend.tasks)))
-    truth = truth.join(known_users.withColumn(evaluation.IS_WARM_USER, F.lit(True)), on=USER_ID, how="left")
-    return truth.join(item_users.select(ITEM_ID, F.lit(True).alias(evaluation.IS_WARM_ITEM)), on=ITEM_ID, how="left")
-
-
-def _categories(spark: SparkSession, config: Config) -> DataFrame:
-    if not tables.table_exists(spark, config, "items"):
-        return spark.createDataFrame([], f"{ITEM_ID} string, {CATEGORY} string")
-    return tables.read_table(spark, config, "items", made_by="ingest_items").select(ITEM_ID, CATEGORY)
-
-
-def _list_counts(recommendations: DataFrame, k: int) -> dict[tuple[str, str], np.ndarray]:
-    rows = evaluation.list_counts(recommendations, k).toPandas()
+        order = (*config.recommend.tasks, *config.recommend.models)
+        found = measure(recommendations, truth, items, Before(interactions, known, limits, sizes), order, wanted)
+    _check_catalogue(found.profiles)
     return {
-        (str(task), str(model)): np.repeat(group["times_listed"].to_numpy(), group["num_items"].to_numpy())
-        for (task, model), group in rows.groupby([TASK, MODEL])
+        "metrics_pdf": found.metrics_pdf,
+        "comparisons": found.comparisons,
+        "item_event_counts": known.item_events,
+        "list_counts": found.list_counts(),
+        "tails": found.tails,
+        "categories": found.categories,
     }
 
 
-def _item_event_counts(spark: SparkSession, config: Config, cutoff: date) -> np.ndarray:
-    counts = tables.read_cutoff(spark, config, cutoff).groupBy(ITEM_ID).agg(F.sum(COUNT).alias(COUNT))
-    return counts.select(COUNT).toArrow()[COUNT].to_numpy()
+def _categories(spark: SparkSession, config: Config) -> DataFrame | None:
+    if not tables.table_exists(spark, config, "items"):
+        return None
+    return tables.read_table(spark, config, "items", made_by="ingest_items").select(ITEM_ID, CATEGORY)
 
 
-def _catalogue_rows(config: Config, counts: dict[tuple[str, str], np.ndarray], catalogue_size: int) -> pd.DataFrame:
-    for (task, model), times_listed in counts.items():
-        if len(times_listed) > catalogue_size:
+def _check_catalogue(shapes: Mapping[tuple[str, str], ListProfile]) -> None:
+    for (task, model), shape in shapes.items():
+        foreign = 0 if model in LISTS_COLD_ITEMS else shape.places_by_item_users.get(0, 0)
+        if foreign:
             raise DataError(
-                f"the {task} lists of {model} hold {len(times_listed)} items, the interactions of their date only {catalogue_size}: "
+                f"{foreign} places of the {task} lists of {model} hold items that the interactions of their date do not have: "
                 "the interactions were built anew since; run the training jobs and jobs/recommend.py again"
             )
-    rows = [
-        (task, model, "all", metric, config.evaluation.k[0], value, np.nan, np.nan, 0)
-        for (task, model), times_listed in counts.items()
-        for metric, value in evaluation.catalogue_metrics(times_listed, catalogue_size).items()
-    ]
-    return pd.DataFrame(rows, columns=[*_METRICS_KEY, VALUE, CI_LOW, CI_HIGH, NUM_USERS])
 
 
-def _in_model_order(metrics_pdf: pd.DataFrame, config: Config) -> pd.DataFrame:
-    order = {name: number for number, name in enumerate((*config.recommend.tasks, *config.recommend.models))}
-    return metrics_pdf.sort_values(_METRICS_KEY, key=lambda column: column.map(order) if column.name in (TASK, MODEL) else column,
-                                   ignore_index=True)  # fmt: skip
+def _larger_catalogues(spark: SparkSession, config: Config, interactions: DataFrame, cutoff: date) -> dict[str, int]:
+    """How many items the models can list that list cold items beside those of the interactions."""
+    models = [model for model in config.recommend.models if model in LISTS_COLD_ITEMS]
+    return {model: read_catalogue(spark, config, interactions, [model], cutoff).count() for model in models}
 
 
 def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
@@ -200,14 +200,13 @@ def _table_versions(spark: SparkSession, config: Config) -> dict[str, int]:
 
 
 def _example(
-    spark: SparkSession, config: Config, events: DataFrame, recommendations: DataFrame, cutoff: date, dates: SplitDates
+    spark: SparkSession, config: Config, past: DataFrame, later: DataFrame, recommendations: DataFrame
 ) -> ExampleUser | None:
     if config.evaluation.example_user is None:
         return None
     return example_user(
-        config.evaluation.example_user, events_before(events, cutoff), events_between(events, cutoff, dates.truth_end(cutoff)),
-        recommendations, _labels(spark, config), config.evaluation.k[0],
-    )  # fmt: skip
+        config.evaluation.example_user, past, later, recommendations, _labels(spark, config), config.evaluation.k[0]
+    )
 
 
 def _labels(spark: SparkSession, config: Config) -> DataFrame | None:
@@ -228,7 +227,7 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
     main = results.metrics_pdf[results.metrics_pdf[SLICE] == "all"]
     for model, rows in main.groupby(MODEL, sort=False):
         values = {f"{row[TASK]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in rows.to_dict("records")}
-        tracking.log_model_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
+        tracking.log_child_run(config, run_id, str(model), flatten_config(without_secrets(config)), values)
     everything = {
         f"{row[TASK]}.{row[MODEL]}.{row[METRIC]}_at_{row[K]}": float(row[VALUE]) for row in main.to_dict("records")
     }
@@ -237,13 +236,16 @@ def _write(spark: SparkSession, config: Config, results: RunResults, recommendat
         for feed, counts in results.conservation.items()
         for name, value in counts.items()
     }
-    tracking.finish_run(
-        config, run_id, everything | ingested, {"report.html": report, "config.yaml": results.config_yaml}
-    )
+    texts = {"report.html": report, "config.yaml": results.config_yaml}
+    if results.comparisons:
+        texts["comparisons.csv"] = comparisons_pdf(results.comparisons).to_csv(index=False)
+    tracking.finish_run(config, run_id, everything | ingested, texts)
     metric_rows = spark.createDataFrame(results.metrics_pdf).withColumns({
-        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
+        RUN_ID: F.lit(run_id), PROTOCOL: F.lit(Protocol.GLOBAL_TIME_SPLIT), RUN_DATE: F.lit(results.run_date),
     })  # fmt: skip
     # by task too: the lists of one task may have been made anew since
     versions = recommendations.select(TASK, MODEL, MODEL_VERSION).distinct()
     named = metric_rows.join(versions, on=[TASK, MODEL], how="inner")
-    return tables.replace_partition(spark, config, "metrics", named, {RUN_DATE: results.run_date})
+    # other protocols keep their rows of the same date
+    own: dict[str, str | date] = {RUN_DATE: results.run_date, PROTOCOL: Protocol.GLOBAL_TIME_SPLIT}
+    return tables.replace_partition(spark, config, "metrics", named, own)

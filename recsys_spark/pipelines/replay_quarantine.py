@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import pandas as pd
@@ -21,13 +22,16 @@ from recsys_spark.columns import (
     SOURCE_FILE,
     Reason,
 )
-from recsys_spark.config import Config, SourceConfig
+from recsys_spark.config import Config
+from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data.sources import FILTER_RULE
 from recsys_spark.infra import event_writer, files, item_writer, tables
 from recsys_spark.infra.files import Delivery
 from recsys_spark.infra.run_records import Feed, RunRecord, new_run, recorded
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
+
+_log = logging.getLogger(__name__)
 
 REMOVED = "removed"
 _SHOWN_BYTES = 500
@@ -42,15 +46,18 @@ _PARSERS: dict[Feed, Callable[[list[DataFrame], Config], DataFrame]] = {
 }
 
 
-def replay_quarantine(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
-    """Read the quarantined lines of both feeds again with today's config; lines that are good now leave the quarantine.
+def replay_quarantine(
+    spark: SparkSession, config: Config, run_date: date | None = None, feeds: Sequence[Feed] = ("events", "items")
+) -> dict[str, float]:
+    """Read the quarantined lines of the feeds again with today's config; lines that are good now leave the quarantine.
 
     With a run date only lines of that delivery date. A damaged file is read again as a whole: when it was mended or replaced
-    its row leaves the quarantine. Gives the lines by bucket summed over the feeds, and the rows removed; what is still bad is
-    `quarantined` and stays. The config's quarantine limit does not stop a replay. Safe to repeat at any point.
+    its row leaves the quarantine, and lines saved from it before are left to the next replay. Gives the lines by bucket summed
+    over the feeds, and the rows removed; what is still bad is `quarantined` and stays. No limit and no check stops a replay.
+    Safe to repeat at any point.
     """
     total: dict[str, float] = {REMOVED: 0.0}
-    for feed in _WRITERS:
+    for feed in feeds:
         with log_step("replay_quarantine", feed=feed) as facts:
             counts = _replay(spark, config, feed, run_date)
             facts.update(counts)
@@ -94,12 +101,14 @@ def _replay(spark: SparkSession, config: Config, feed: Feed, run_date: date | No
     # the limit is there to stop a delivery; these lines were judged before
     lenient = config.model_copy(update={"ingest": config.ingest.model_copy(update={"max_quarantined_share": 1.0})})
     with persisted(rows) as batch:
-        deliveries = _as_deliveries(batch)
         mended = _mended_files(spark, source, batch)
+        # what was saved of a file that is whole now comes with that file: beside itself it would count twice
+        deliveries = _as_deliveries(batch.where(~F.col(SOURCE_FILE).isin(mended)), source)
         again = files.read_deliveries(spark, source, mended, run_date) if mended else []
         if not deliveries and not again:
             return {}
-        with recorded(spark, lenient, feed, run_date, new_run(f"{source.name}-replay", run_date)) as record:
+        run = new_run(f"{source.name}-replay", run_date)
+        with recorded(spark, lenient, feed, run_date, run, is_replay=True) as record:
             counts = _WRITERS[feed](record, [*deliveries, *again])
         good = batch.where(F.col(SOURCE_FILE).isin(mended) & (F.col(REASON) == Reason.DAMAGED_FILE)).select(*_KEY)
         if deliveries:
@@ -108,15 +117,20 @@ def _replay(spark: SparkSession, config: Config, feed: Feed, run_date: date | No
     return counts
 
 
-def _as_deliveries(batch: DataFrame) -> list[Delivery]:
+def _as_deliveries(batch: DataFrame, source: SourceConfig) -> list[Delivery]:
     """The quarantined lines, by the header under which they came; damaged files have no line to read."""
     lines = batch.where(F.col(REASON) != Reason.DAMAGED_FILE)
-    headers = [row[0] for row in lines.select(HEADER).distinct().collect()]
+    counts = {row[HEADER]: row["count"] for row in lines.groupBy(HEADER).count().collect()}
+    if source.format == "csv" and source.header is True and None in counts:
+        _log.warning(
+            "replay_without_header source=%s lines=%d: quarantined before headers were kept; they stay: ingest their files again",
+            source.name, counts.pop(None),
+        )  # fmt: skip
     return [
         Delivery(
             header, lines.where(F.col(HEADER).eqNullSafe(F.lit(header))).select(RAW_LINE, SOURCE_FILE, DELIVERY_DATE)
         )
-        for header in sorted(headers, key=lambda header: header or "")
+        for header in sorted(counts, key=lambda header: header or "")
     ]
 
 
@@ -132,6 +146,7 @@ def _good_lines(config: Config, feed: Feed, deliveries: list[Delivery], batch: D
     """The keys of quarantined lines that have no fault any more. Equal lines of one file have equal faults."""
     source = config.sources.events if feed == "events" else config.sources.items
     parsed = _PARSERS[feed](event_writer.read_lines(deliveries, source), config)
-    bad = parsed.where(F.col(REASON).isNotNull() & F.col(FILTER_RULE).isNull()).select(SOURCE_FILE, LINE_HASH)
+    is_good = F.col(REASON).isNull() | F.col(FILTER_RULE).isNotNull()
+    good = parsed.where(is_good).select(SOURCE_FILE, LINE_HASH).distinct()
     lines = batch.where(F.col(REASON) != Reason.DAMAGED_FILE)
-    return lines.join(bad, on=[SOURCE_FILE, LINE_HASH], how="left_anti").select(*_KEY)
+    return lines.join(good, on=[SOURCE_FILE, LINE_HASH], how="left_semi").select(*_KEY)

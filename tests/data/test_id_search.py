@@ -23,6 +23,11 @@ from recsys_spark.data.id_search import index_ids, names_one
         ("a@b.example", b"mail=a@b.example&x=1"),
         ("(me)", b"it is (me)!"),
         ('say "hi"', b'{"u": "say \\"hi\\""'),
+        ("u-77", b"\xef\xbb\xbfu-77,i1"),
+        ("u-77", b"u-77\xff,i1"),
+        ("u-77", b'{"user": "\\tu-77"}'),
+        ("u-77", b'{"user": "\\u00a0u-77"}'),
+        ("\u5f20\u4f1f", "\ufeff\u5f20\u4f1f,i1".encode()),
     ],
 )
 def test_an_id_is_found_in_every_spelling(user_id, text):
@@ -34,7 +39,7 @@ def test_an_id_is_found_in_every_spelling(user_id, text):
     [
         ("u-77", b"u-778 xu-77 u-77-1 u-77_1"),
         ("17850", b"178501 117850 u17850"),
-        ("Ünï", "Ünïq".encode()),
+        ("Ünï", "Ünïq xÜnï".encode()),
         ("a@b.example", b"a@b.examples aa@b.example a@b"),
         ("(me)", b"me (you)"),
         ("u1", b""),

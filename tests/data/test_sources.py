@@ -74,6 +74,7 @@ DIRTY_JSON = {
     "user missing": (event_line(user_id=...), "missing_field:user_id"),
     "user null": (event_line(user_id=None), "missing_field:user_id"),
     "user blank": (event_line(user_id="  "), "missing_field:user_id"),
+    "user of tabs and other scripts' blanks": (event_line(user_id="\t\u00a0\u3000"), "missing_field:user_id"),
     "event_id missing": (event_line(event_id=...), "missing_field:event_id"),
     "event_type empty": (event_line(event_type=""), "missing_field:event_type"),
     "timestamp null": (event_line(timestamp=None), "missing_field:timestamp"),
@@ -424,14 +425,15 @@ def test_no_line_stops_the_job(spark, settings):
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        ("user_id,item_id,user_id", "twice"),
-        ("a,b,c", "has none of the configured fields"),
+        ("user_id,item_id,user_id", r"repeats at fields \[3\]"),
+        ("anna,kettle,view", "one of 3 fields that names none of them"),
         ("user_id;item_id;event_type", "check sources.*.columns and delimiter"),
     ],
 )
-def test_a_doubtful_header_stops_the_job(header, problem):
-    with pytest.raises(SchemaError, match=problem):
+def test_a_doubtful_header_stops_the_job_and_is_not_shown(header, problem):
+    with pytest.raises(SchemaError, match=problem) as error:
         header_names(event_source(format="csv"), header)
+    assert "anna" not in str(error.value)  # the first line of a file without a header is somebody's data
 
 
 def test_header_names_are_unquoted_and_trimmed():
@@ -440,7 +442,7 @@ def test_header_names_are_unquoted_and_trimmed():
 
 
 def test_configured_names_are_distinct_too():
-    with pytest.raises(SchemaError, match="twice"):
+    with pytest.raises(SchemaError, match="repeats"):
         header_names(event_source(format="csv", header=["user_id", "item_id", "item_id"]), None)
 
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from recsys_spark.evaluation.report import render_report
-from recsys_spark.evaluation.run_results import ExampleUser, ListedItem, RunResults
+from recsys_spark.evaluation.run_results import Categories, ExampleUser, ListedItem, RunResults, Tail
+from recsys_spark.evaluation.significance import Comparison
 
 COLUMNS = ["task", "model", "slice", "metric", "k", "value", "ci_low", "ci_high", "num_users"]
 NASTY = "Bread & <script>alert('x')</script>"
-DASH = "\N{EN DASH}"
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -218,7 +219,67 @@ def test_marks_the_hits_of_the_example(results):
 def test_slices(results):
     page = Page(render_report(results))
     assert "slices" in page.sections
-    assert ["Model", "Everyone 1,200 users", "New users 7 users"] in page.rows
+    assert ["Slice", "Users", "popular", "als"] in page.rows
+    everyone, unknown = (
+        next(row for row in page.rows if row[0].startswith(name)) for name in ("Everyone", "Unknown users")
+    )
+    assert everyone[1:] == ["1,200", interval(0.1), interval(0.15)]
+    assert unknown[1:] == ["7", interval(0.05), interval(0.05)]
+
+
+def test_slices_by_category_go_by_its_name_after_the_others(results):
+    pdf = pd.concat([results.metrics_pdf, metrics_pdf(("next", "als", "category:Milk & eggs", 0.2, 3))])
+    rows = Page(render_report(replace(results, metrics_pdf=pdf))).rows
+    slices = [row[0] for row in rows if row[0].endswith(("period", "cutoff", "of items"))]
+    assert slices[-1] == "Milk & eggs a category of items"
+    assert next(row for row in rows if row[0] == slices[-1])[1:] == ["3", DASH, interval(0.2)]
+
+
+def compared(results, *pairs):
+    """The results with comparisons on the task next: (model, other, difference, p)."""
+    found = [
+        Comparison(model, other, gap, gap - 0.01, gap + 0.01, p / 2, p / 2, p, p) for model, other, gap, p in pairs
+    ]
+    pdf = pd.concat([results.metrics_pdf, metrics_pdf(("next", "again", "all", 0.14, 1200))])
+    return replace(results, metrics_pdf=pdf, comparisons={"next": found})
+
+
+def test_says_which_differences_are_more_than_chance(results):
+    page = Page(render_report(compared(
+        results, ("popular", "als", -0.05, 0.001), ("popular", "again", -0.04, 0.2), ("als", "again", 0.01, 0.0501)
+    )))  # fmt: skip
+    verdicts = {row[0]: row[-2:] for row in page.rows if len(row) == 9 and row[0] != "Model"}
+    assert verdicts == {
+        "popular": ["yes", "1.00"],
+        "als": ["best", "1.50 above"],
+        "again": ["not shown", "1.40 not shown"],
+    }
+    assert [f"popular {MINUS} als", "-0.0500 -0.0600 to -0.0400", "0.0005", "0.0010"] in page.rows
+    assert {"0.0010"} <= set(page.bold)
+    assert not {"0.2000", "0.0501"} & set(page.bold)
+    assert (
+        len([row for row in page.rows if row[0] in ("als", "popular") and len(row) == 8]) == 2
+    )  # discovery: not compared
+
+
+def test_long_tail_and_categories_are_drawn_where_they_are_known(results):
+    curve = np.array([[0, 0], [0.5, 0.9], [1, 1]])
+    keys = [(task, model) for task in ("next", "discovery") for model in ("popular", "als")]
+    tail = Tail(head_share=0.9, popularity=curve, coverage=np.array([0.01, 0.02]))
+    categories = Categories(
+        had={"<Milk>": 0.4}, listed={key: {"<Milk>": 0.3} for key in keys}, curves={keys[0]: curve[1:]}
+    )
+    shown = replace(results, tails=dict.fromkeys(keys, tail), categories=categories)
+    page = Page(render_report(shown))
+    assert page.open_tags == []
+    assert page.sections == ["reading", "models", "slices", "tail", "categories", "example", "days", "lines", "rerun"]
+    alts = [attrs["aria-label"] for attrs in page.plots]
+    assert len(set(alts)) == len(alts) == 6 + 2 + 2 + 1 + 2
+    assert any("drew half of all interactions: popular 90%, als 90%" in alt for alt in alts)
+    assert any("at length 2: popular 2.0%, als 2.0%" in alt for alt in alts)
+    assert any("categories that fill 100% of a user's past, lists hold on average: popular 100%" in alt for alt in alts)
+    assert any("what users had (<Milk> 40%)" in alt for alt in alts)
+    assert ["popular", "2", "100.00 %", "90.00 %", "2", "100.00 %", "90.00 %"] in page.rows
 
 
 def test_parts_that_are_missing_leave_no_section(results):
@@ -238,7 +299,7 @@ def test_a_slice_without_a_value_is_a_dash(results):
     pdf = results.metrics_pdf.copy()
     pdf.loc[(pdf["slice"] == "cold_users") & (pdf["model"] == "als"), "value"] = np.nan
     page = Page(render_report(replace(results, metrics_pdf=pdf)))
-    assert any(row[0] == "als" and row[1:] == [interval(0.15), DASH] for row in page.rows)
+    assert any(row[0].startswith("Unknown users") and row[1:] == ["7", interval(0.05), DASH] for row in page.rows)
 
 
 def test_other_list_lengths(results):

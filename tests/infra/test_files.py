@@ -38,6 +38,8 @@ def test_folders_are_read_with_subfolders_and_without_hidden_files(spark, tmp_pa
         write_lines(tmp_path / name, "{}")
     assert names(list_files(spark, str(tmp_path))) == ["c.jsonl", "a.jsonl", "b.jsonl"]
     assert names(list_files(spark, f"{tmp_path}/*.jsonl")) == ["a.jsonl", "b.jsonl"]
+    assert names(list_files(spark, f"{tmp_path}/*")) == ["c.jsonl", "a.jsonl", "b.jsonl"]
+    assert names(list_files(spark, f"{tmp_path}/_tmp")) == ["d.jsonl"]
     assert names(list_files(spark, f"{tmp_path}/a.jsonl")) == ["a.jsonl"]
     assert list_files(spark, f"{tmp_path}/none") == []
     assert list_files(spark, f"{tmp_path}/none*") == []

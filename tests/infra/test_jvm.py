@@ -80,9 +80,10 @@ def test_no_java_at_all_gives_none(tmp_path):
     assert jvm.find_java({"PATH": str(tmp_path)}) is None
 
 
-def test_the_pins_name_the_delta_jar_built_for_that_spark():
-    pins = jvm.read_pins("4.2")
-    assert [pin.coordinate.split(":")[1] for pin in pins] == ["delta-spark_4.2_2.13", "delta-storage"]
+@pytest.mark.parametrize("minor", ["4.0", "4.2"])
+def test_the_pins_name_the_delta_jar_built_for_that_spark(minor):
+    pins = jvm.read_pins(minor)
+    assert [pin.coordinate.split(":")[1] for pin in pins] == [f"delta-spark_{minor}_2.13", "delta-storage"]
     assert all(len(pin.sha256) == 64 for pin in pins)
 
 
@@ -201,10 +202,33 @@ def test_use_spark_conf_points_workers_and_jvm_at_this_environment(tmp_path, mon
     monkeypatch.delenv("SPARK_CONF_DIR")
     monkeypatch.setenv("PYSPARK_PYTHON", "/somewhere/else")
     monkeypatch.setenv("PYSPARK_DRIVER_PYTHON", "/somewhere/else")
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
     monkeypatch.setattr(jvm, "conf_dir", lambda: tmp_path)
     jvm.use_spark_conf()
     names = ("SPARK_CONF_DIR", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
     assert [os.environ[name] for name in names] == [str(tmp_path), sys.executable, sys.executable]
+
+
+@pytest.mark.parametrize(
+    ("started_by_submit", "chosen", "worker_python", "expected"),
+    [
+        (True, "/workers/python", None, "/workers/python"),
+        (True, None, None, sys.executable),
+        (False, "/shell/python", None, sys.executable),
+        (False, "/shell/python", "/workers/python", "/workers/python"),
+    ],
+    ids=["spark-submit chose one", "spark-submit chose none", "plain python", "plain python with one in the config"],
+)
+def test_workers_run_the_interpreter_that_was_chosen_for_them(
+    monkeypatch, started_by_submit, chosen, worker_python, expected
+):
+    for name, value in (("PYSPARK_GATEWAY_PORT", "1" if started_by_submit else None), ("PYSPARK_PYTHON", chosen)):
+        monkeypatch.setenv(name, "set first, so that what the call sets is taken back after the test")
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    monkeypatch.setenv("PYSPARK_DRIVER_PYTHON", "/somewhere/else")
+    jvm.use_spark_conf(worker_python)
+    assert os.environ["PYSPARK_PYTHON"] == expected
+    assert os.environ["PYSPARK_DRIVER_PYTHON"] == sys.executable
 
 
 def test_a_clusters_own_configuration_stays(tmp_path, monkeypatch):

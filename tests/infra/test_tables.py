@@ -132,6 +132,8 @@ def test_a_uri_stays_as_it_is_and_a_folder_becomes_absolute(config):
         tables.table_address(config.model_copy(update={"data_root": "s3a://b/x/"}), "events")
         == "delta.`s3a://b/x/tables/events`"
     )
+    short = config.model_copy(update={"data_root": "hdfs:/lake"})
+    assert tables.table_address(short, "events") == "delta.`hdfs:/lake/tables/events`"
     relative = tables.table_address(config.model_copy(update={"data_root": "data"}), "events")
     assert relative == f"delta.`{Path.cwd()}/data/tables/events`"
 

@@ -11,7 +11,7 @@ from factories import make_config
 from mlflow.tracking import MlflowClient
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.infra.tracking import finish_run, log_model_run, start_run, tracking_uri
+from recsys_spark.infra.tracking import closed_on_error, finish_run, log_child_run, start_run, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,22 @@ def test_names_from_a_config_never_fail_the_run(store, client, name):
 
 def test_model_run_is_a_child_of_the_comparison(store, client):
     parent = start_run(store, "parent", {}, {})
-    log_model_run(store, parent, "als", {"als.rank": "8"}, {"next.ndcg_at_10": 0.5})
+    log_child_run(store, parent, "als", {"als.rank": "8"}, {"next.ndcg_at_10": 0.5})
     experiment = client.get_experiment_by_name(store.tracking.experiment)
     found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert [(run.info.run_name, run.info.status, run.data.metrics) for run in found] == [
         ("als", "FINISHED", {"next.ndcg_at_10": 0.5})
     ]
+
+
+def test_run_whose_work_raises_is_marked_as_failed(store, client):
+    parent = start_run(store, "parent", {}, {})
+    child = log_child_run(store, parent, "trial 3", {}, {"seconds": 1.0}, is_failed=True)
+    with pytest.raises(KeyboardInterrupt), closed_on_error(store, parent):
+        raise KeyboardInterrupt
+    assert [client.get_run(run_id).info.status for run_id in (parent, child)] == ["FAILED", "FAILED"]
+    finish_run(store, parent, {}, {})  # gone on with
+    assert client.get_run(parent).info.status == "FINISHED"
 
 
 def test_mlflow_does_not_flood_the_log_and_sends_no_usage_data(store, monkeypatch):

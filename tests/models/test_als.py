@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from normal_equations import solve_rows
 
 from recsys_spark.config import AlsConfig
-from recsys_spark.errors import TrainingError
+from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.models.als import check_factors, fit_als
 
 CONFIG = AlsConfig(rank=3, max_iter=2, num_blocks=2, alpha=2.0)
@@ -77,6 +78,33 @@ def test_observed_pairs_score_above_the_others(spark, fitted):
     mean_in = np.mean([score for pair, score in scores.items() if pair in observed])
     mean_out = np.mean([score for pair, score in scores.items() if pair not in observed])
     assert mean_in > mean_out
+
+
+def test_users_solve_the_equations_that_the_other_engine_solves(fitted):
+    users, items = fitted
+    matrix = np.full((9, 7), np.nan)
+    for user, item, weight in PAIRS:
+        matrix[user, item] = math.log1p(weight)
+    fixed = np.array([items[i] for i in range(7)])
+    expected = solve_rows(matrix, fixed, CONFIG)
+    np.testing.assert_allclose(np.array([users[u] for u in range(9)]), expected, atol=1e-4)
+
+
+def test_engine_implicit_gives_the_same_columns_and_keys(spark, fitted):
+    frames = fit_als(interactions(spark), CONFIG.model_copy(update={"engine": "implicit"}))
+    assert [frame.dtypes for frame in frames] == [
+        [("user_idx", "int"), ("vector", "array<float>")],
+        [("item_idx", "int"), ("vector", "array<float>")],
+    ]
+    for own, other in zip(factors(frames), fitted, strict=True):
+        assert own.keys() == other.keys()
+        assert {len(vector) for vector in own.values()} == {3}
+
+
+def test_engine_implicit_says_what_memory_it_needs(spark):
+    config = CONFIG.model_copy(update={"engine": "implicit", "max_driver_bytes": 1000})
+    with pytest.raises(ConfigError, match=r"needs about [\d,]+ bytes.*als.max_driver_bytes = 1,000.*als.engine=spark"):
+        fit_als(interactions(spark), config)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])

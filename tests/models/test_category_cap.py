@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from recsys_spark.models.category_cap import NO_CATEGORY, CategoryCap, within_cap
-from recsys_spark.models.top_k import top_k_dot_product, top_k_of_scores, top_k_sparse
+from recsys_spark.models.top_k import top_k_dot_product, top_k_linear, top_k_of_scores, top_k_sparse
 
 INF = math.inf
 
@@ -122,7 +122,7 @@ def test_equals_greedy_selection(problem):
 
 
 @given(problems(), st.integers(0, 2**32 - 1), st.integers(1, 600))
-def test_dot_product_and_sparse_equal_greedy_selection_for_every_block_size(problem, seed, max_block_bytes):
+def test_every_engine_equals_greedy_selection_for_every_block_size(problem, seed, max_block_bytes):
     shape, k, cap, seen, excluded = problem
     rng = np.random.default_rng(seed)
     users, items = (rng.integers(-2, 3, (n, 2)).astype(np.float32) for n in shape.shape)
@@ -131,11 +131,14 @@ def test_dot_product_and_sparse_equal_greedy_selection_for_every_block_size(prob
     assert as_lists(answer) == greedy(users @ items.T, k, cap, hidden)
     rows, item_item = rng.integers(0, 2, shape.shape), rng.integers(-1, 2, (shape.shape[1],) * 2)
     dense = (rows @ item_item).astype(np.float32)
-    dense[dense <= 0] = -INF
-    matrices = (sparse.csr_matrix(matrix.astype(np.float32)) for matrix in (rows, item_item))
-    assert as_lists(top_k_sparse(*matrices, k, csr(seen), excluded, max_block_bytes, cap)) == greedy(
-        dense, k, cap, hidden
-    )
+    rows, item_item = (sparse.csr_matrix(matrix.astype(np.float32)) for matrix in (rows, item_item))
+    positive, spoken_for = dense.copy(), dense.copy()
+    positive[dense <= 0] = -INF
+    spoken_for[~dense.any(axis=1)] = -INF
+    answer = top_k_sparse(rows, item_item, k, csr(seen), excluded, max_block_bytes, cap)
+    assert as_lists(answer) == greedy(positive, k, cap, hidden)
+    answer = top_k_linear(rows, item_item.toarray(), k, csr(seen), excluded, max_block_bytes, cap)
+    assert as_lists(answer) == greedy(spoken_for, k, cap, hidden)
 
 
 def test_a_cap_that_no_category_reaches_changes_nothing():

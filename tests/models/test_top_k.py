@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from recsys_spark.models.top_k import TopK, rows_per_block, top_k_dot_product, top_k_of_scores, top_k_sparse
+from recsys_spark.models.selection import TopK
+from recsys_spark.models.top_k import (
+    rows_per_block,
+    top_k_dot_product,
+    top_k_linear,
+    top_k_of_scores,
+    top_k_sparse,
+)
 
 INF = math.inf
 
@@ -261,12 +268,18 @@ def test_sparse_literal_table():
     assert as_lists(answer) == [[(1, 2), (2, 1)], [(0, 4), (1, 2)], []]
 
 
-@given(problems(), st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([np.float32, np.float64]))
-def test_sparse_equals_dense_for_every_block_size(problem, seed, max_block_bytes, dtype):
+@given(
+    problems(),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 400),
+    st.sampled_from([np.float32, np.float64]),
+    st.integers(1, 9),
+)
+def test_sparse_equals_dense_for_every_block_size(problem, seed, max_block_bytes, dtype, num_neighbours):
     scores, k, seen, excluded = problem
     rng = np.random.default_rng(seed)
-    user_rows = rng.integers(0, 3, scores.shape)
-    item_item = rng.integers(-1, 3, (scores.shape[1], scores.shape[1]))
+    user_rows = rng.integers(0, 3, (scores.shape[0], num_neighbours))
+    item_item = rng.integers(-1, 3, (num_neighbours, scores.shape[1]))
     dense = (user_rows @ item_item).astype(np.float32)
     dense[dense <= 0] = -INF
     seen_csr = None if seen is None else csr(seen)
@@ -293,5 +306,43 @@ def test_sparse_refuses_bad_matrices():
         top_k_sparse(ones, ones.tocsc(), 1)
     with pytest.raises(ValueError, match="CSR"):
         top_k_sparse(np.ones((2, 2)), ones, 1)
-    with pytest.raises(ValueError, match="item_item of shape"):
+    with pytest.raises(ValueError, match="item_item with 2 rows, found 1"):
         top_k_sparse(ones, ones[:1], 1)
+
+
+# top_k_linear
+
+
+def test_linear_keeps_negative_scores_and_zeros_and_knows_no_user_without_any_score():
+    user_rows = sparse.csr_matrix(f32([[1, 0, 0], [0, 2, 0], [0, 0, 1], [0, 0, 0]]))
+    weights = f32([[0, -1, 0], [3, 0, -1], [0, 0, 0]])
+    answer = top_k_linear(user_rows, weights, 3)
+    assert as_lists(answer) == [[(0, 0), (2, 0), (1, -1)], [(0, 6), (1, 0), (2, -2)], [], []]
+
+
+@given(problems(), st.integers(0, 2**32 - 1), st.integers(1, 400))
+def test_linear_equals_the_reference_for_every_block_size(problem, seed, max_block_bytes):
+    scores, k, seen, excluded = problem
+    rng = np.random.default_rng(seed)
+    user_rows = rng.integers(0, 3, scores.shape).astype(np.float32)
+    weights = rng.integers(-2, 3, (scores.shape[1], scores.shape[1])).astype(np.float32)
+    dense = user_rows @ weights
+    dense[(dense == 0).all(axis=1)] = -INF
+    seen_csr = None if seen is None else csr(seen)
+    answer = top_k_linear(sparse.csr_matrix(user_rows), weights, k, seen_csr, excluded, max_block_bytes)
+    assert as_lists(answer) == reference_top_k(dense, k, seen, excluded)
+
+
+def test_linear_real_weights_give_the_same_bits_for_every_block_size():
+    user_rows = sparse.random(40, 60, 0.2, format="csr", dtype=np.float32, random_state=0)
+    weights = np.random.default_rng(1).normal(size=(60, 60)).astype(np.float32)
+    whole = top_k_linear(user_rows, weights, 15)
+    for max_block_bytes in (1, 60 * 4 * 7):
+        blocked = top_k_linear(user_rows, weights, 15, max_block_bytes=max_block_bytes)
+        assert all((part == whole_part).all() for part, whole_part in zip(blocked, whole, strict=True))
+
+
+@pytest.mark.parametrize("weights", [np.ones((2, 2)), f32([[1, 2]]), f32([[math.nan, 0], [0, 0]])])
+def test_linear_refuses_bad_weights(weights):
+    with pytest.raises(ValueError, match=r"float32 user_rows|NaN"):
+        top_k_linear(sparse.csr_matrix(f32([[1, 0]])), weights, 1)

@@ -35,6 +35,7 @@ def test_version_is_stable_between_releases():
         {"events": 8},
         *[{"als": {name: value}} for name, value in (
             ("rank", 8), ("max_iter", 3), ("reg_param", 0.2), ("alpha", 2.0), ("weight_scale", "one"), ("num_blocks", 2), ("seed", 1),
+            ("engine", "implicit"), ("cg_steps", 0), ("num_threads", 1), ("max_driver_bytes", 10),
         )],
         {"interactions": {"event_weights": {"view": 0.5}}},
         {"interactions": {"half_life_days": 30.0}},
@@ -46,6 +47,10 @@ def test_any_change_gives_another_version(change):
     assert version(**change) != version()
 
 
+def test_versions_of_several_tables_all_count():
+    assert len({model_version("m", CUTOFF, versions) for versions in [(7, 1), (7, 2), (8, 1), (7,), 7]}) == 5
+
+
 def test_every_als_setting_is_tried_above():
     assert set(AlsConfig.model_fields) == {
         "rank",
@@ -55,6 +60,10 @@ def test_every_als_setting_is_tried_above():
         "weight_scale",
         "num_blocks",
         "seed",
+        "engine",
+        "cg_steps",
+        "num_threads",
+        "max_driver_bytes",
     }
 
 

@@ -119,6 +119,18 @@ def test_no_file_holds_an_erased_user(spark, request, tables_in, has_vectors, ca
     assert len(receipt["remains"]) == 1
 
 
+def test_a_user_is_erased_as_the_neighbour_of_others_too(spark, erase_config):
+    rows = [
+        (user, other, 0.5, "user_neighbours", "v1", DAY) for user, other in ((GONE, "u2"), ("u2", GONE), ("u2", "u3"))
+    ]
+    neighbours = spark.createDataFrame(rows, tables.TABLES["user_neighbours"].schema)
+    tables.replace_partition(spark, erase_config, "user_neighbours", neighbours, {"run_date": DAY})
+    counts = erase_user(spark, erase_config, DAY)
+    assert (counts["users_found"], counts["rows.user_neighbours"]) == (1, 2)
+    assert stored(spark, erase_config, "user_neighbours", "user_id", "neighbour_user_id") == [("u2", "u3")]
+    assert files_that_hold(Path(erase_config.data_root), GONE) == []
+
+
 def test_an_interrupted_erasure_is_completed_by_the_next_run(spark, erase_config, monkeypatch):
     config, root = erase_config, Path(erase_config.data_root)
     make_table(spark, config, "user_index")

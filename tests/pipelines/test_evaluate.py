@@ -56,6 +56,7 @@ INGESTED = {
         "quarantined": 0,
     }
 }
+CATEGORY_OF = {"tea": "drink", "milk": "drink", "bread": "food", "jam": "food", "fig": None}
 LISTS = {
     ("next", "popular"): {"ann": ["tea", "bread"], "bob": ["tea", "bread"], "new": ["tea", "bread"], "idle": ["tea", "bread"]},
     ("next", "again"): {"ann": ["tea", "jam"], "idle": ["tea"]},  # bob and new have no list
@@ -82,6 +83,15 @@ def write_lists(spark, config, lists, version="v1", run_date=CUTOFF):
         )
 
 
+def write_items(spark, config):
+    """Items with their category; whatever else a row holds does not matter here."""
+    known = {"text_hash": "hash", "source": "products", "ingest_run": "run"}
+    schema = tables.TABLES["items"].schema
+    rows = [{"item_id": item, "title": item, "category": category} | known for item, category in CATEGORY_OF.items()]
+    filled = [tuple(row.get(name) for name in schema.fieldNames()) for row in rows]
+    tables.merge_new(spark, config, "items", spark.createDataFrame(filled, schema))
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     return make_config(
@@ -90,7 +100,7 @@ def config(tmp_path_factory):
         split={"validation_start": VALIDATION, "test_start": CUTOFF},
         interactions={"event_weights": {"glance": 0}},
         recommend={"k": 2, "models": ["popular", "again"]},
-        evaluation={"k": [1, 2]},
+        evaluation={"k": [1, 2], "num_categories": 1, "new_user_days": 7},
     )
 
 
@@ -104,6 +114,7 @@ def results(spark_session, config):
     )
     build_interactions(spark_session, config, CUTOFF)
     write_lists(spark_session, config, LISTS)
+    write_items(spark_session, config)
     return evaluate_run(spark_session, config, CUTOFF, INGESTED, {"recommend": 1.5})
 
 
@@ -144,8 +155,48 @@ def test_slices_by_known_users_and_items(values):
     assert values["next", "popular", "cold_items", "recall", 2] == (0.0, 1)  # the fig was never sold before
 
 
+def test_slices_by_popularity_category_and_activity(values):
+    # interactions: tea 3, jam 2, bread 1, milk 1: tea and jam are the head, food and drink have 3 and 4 of the 7
+    assert values["next", "popular", "head_items", "recall", 2] == (1.0, 2)  # the tea of ann and of new
+    assert values["next", "popular", "tail_items", "recall", 2] == (0.0, 2)  # the milk of ann and of bob
+    assert values["next", "popular", "category:drink", "recall", 2] == (pytest.approx((1 / 2 + 0 + 1) / 3), 3)
+    slices = {name for _, _, name, *_ in values}
+    assert {name for name in slices if name.startswith("category:")} == {
+        "category:drink"
+    }  # the largest one is asked for
+    assert "heavy_users" not in slices  # idle, who has most, has no truth
+    assert "new_users" not in slices  # ann and bob came more than seven days before
+
+
+def test_miscalibration_compares_lists_with_the_past(values):
+    # ann and bob had one drink and one food; the first place of popular is a drink; new has no past, bob no list of again
+    only_drinks = 0.5 * math.log(0.5 / 0.995) + 0.5 * math.log(0.5 / 0.005)
+    assert values["next", "popular", "all", "miscalibration", 1] == (pytest.approx(only_drinks), 2)
+    assert values["next", "popular", "all", "miscalibration", 2] == (0.0, 2)
+    assert values["next", "again", "all", "miscalibration", 2] == (0.0, 1)
+
+
+def test_models_of_a_task_are_compared_on_the_same_users(results, values):
+    assert list(results.comparisons) == ["next"]  # discovery has one model
+    pair = results.comparisons["next"][0]
+    assert (pair.model, pair.other) == ("popular", "again")
+    ndcg = [values["next", model, "all", "ndcg", 1][0] for model in ("popular", "again")]
+    assert pair.difference == pytest.approx(ndcg[0] - ndcg[1])
+    assert pair.p_holm > 0.05  # two users
+
+
 def test_coverage_is_of_the_catalogue(values):
     assert values["next", "popular", "all", "coverage", 1][0] == pytest.approx(1 / 4)  # tea of tea, bread, milk, jam
+    assert values["next", "popular", "all", "coverage", 2][0] == pytest.approx(2 / 4)
+
+
+def test_long_tail_and_categories_of_the_lists(results):
+    tail = results.tails["next", "popular"]
+    assert tail.head_share == 1.0  # the first places are all tea, and the plots are about the first k
+    assert tail.coverage.tolist() == [1 / 4, 2 / 4]
+    assert results.categories.had == pytest.approx({"drink": 4 / 7, "food": 3 / 7})
+    assert results.categories.listed["next", "popular"] == {"drink": 1.0, "food": 0.0}
+    assert results.categories.curves["next", "popular"].tolist() == [[0.5, 0.5]]  # half drink, half food in every past
 
 
 def test_truth_takes_nothing_from_before_the_cutoff_nor_after_the_end(spark, config, results, values):
@@ -212,6 +263,7 @@ def test_mlflow_parent_has_everything_to_compare_and_to_repeat_the_run(runs, con
     assert {name for name in parent.tags if name.startswith("delta.")} == {
         "delta.events",
         "delta.interactions",
+        "delta.items",
         "delta.recommendations",
     }
     assert parent.tags["delta.events"].isdigit()
@@ -220,7 +272,8 @@ def test_mlflow_parent_has_everything_to_compare_and_to_repeat_the_run(runs, con
 
 def test_mlflow_artifacts_are_the_report_and_a_config_that_loads(runs, config, report):
     artifacts = Path(config.data_root) / "mlflow" / "artifacts" / runs["parent"].info.run_id / "artifacts"
-    assert {path.name for path in artifacts.iterdir()} == {"report.html", "config.yaml"}
+    assert (artifacts / "comparisons.csv").read_text().startswith("task,model,other,difference,low,high,p_permutation,")
+    assert {path.name for path in artifacts.iterdir()} == {"report.html", "config.yaml", "comparisons.csv"}
     assert load_config(artifacts / "config.yaml") == config
     assert (artifacts / "report.html").read_text(encoding="utf-8") == report
 
@@ -295,5 +348,5 @@ def test_lists_from_before_the_interactions_were_built_anew_are_refused(spark, c
     copy = config.model_copy(update={"data_root": str(tmp_path)})
     shutil.copytree(config.data_root, tmp_path, dirs_exist_ok=True)
     write_lists(spark, copy, {("next", "again"): {f"u{i}": [f"i{i}"] for i in range(5)}})
-    with pytest.raises(DataError, match=r"the next lists of again hold 5 items, the interactions of their date only 4"):
+    with pytest.raises(DataError, match=r"5 places of the next lists of again hold items that the interactions"):
         evaluate_run(spark, copy, CUTOFF)

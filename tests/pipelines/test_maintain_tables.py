@@ -9,7 +9,7 @@ import pytest
 from factories import make_config, make_events, table_rows
 from pydantic import ValidationError
 
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.infra import table_files, tables
 from recsys_spark.pipelines.maintain_tables import maintain_tables
 
@@ -62,6 +62,19 @@ def test_an_ingest_beside_it_loses_and_doubles_nothing(spark, tmp_path, monkeypa
     assert inserted == [2, 2]
     ids = [row[0] for row in table_rows(tables.read_table(spark, config, "events", made_by="x"), "event_id")]
     assert ids == sorted(f"{name}-{day}" for name in "abcd" for day in (5, 7))
+
+
+def test_a_table_whose_newest_commit_is_gone_is_left_alone(spark, tmp_path):
+    config = make_config(tmp_path)
+    ingest(spark, config, "a")
+    ingest(spark, config, "b")
+    log = tmp_path / "tables" / "events" / "_delta_log"
+    newest = max(log.glob("*.json"))
+    newest.unlink()
+    left = sorted(path.name for path in log.iterdir())
+    with pytest.raises(DataError, match=r"is missing, but its \.crc is there"):
+        maintain_tables(spark, config, RUN_DATE)
+    assert sorted(path.name for path in log.iterdir()) == left  # nothing took the lost commit's number
 
 
 def test_large_tables_without_days_are_left_as_they_are(spark, tmp_path, monkeypatch):

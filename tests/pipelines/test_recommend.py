@@ -76,7 +76,8 @@ def other_world(spark_session, tmp_path_factory):
     before = spark_session.conf.get("spark.sql.shuffle.partitions")
     spark_session.conf.set("spark.sql.shuffle.partitions", "5")
     # the mask of discovery is checked by check_nothing_seen
-    recommending = {"k": 5, "tasks": ["next"], "models": ["popular", "again", "neighbours", "als"]}
+    models = [model for model in MODELS if model != "popular_recent"]
+    recommending = {"k": 5, "tasks": ["next"], "models": models, "max_broadcast_bytes": 0}  # neighbours by join
     other = blocks_world(spark_session, tmp_path_factory.mktemp("other"), partitions=5, recommend=recommending)
     run_line(spark_session, other.config)
     spark_session.conf.set("spark.sql.shuffle.partitions", before)
@@ -141,16 +142,17 @@ def test_every_user_of_the_index_has_a_list(lists_of, world, task, model):
     assert set(lists_of(task, model)["user_id"]) == everybody
 
 
-@pytest.mark.parametrize("model", ["popular", "again", "neighbours"])
-def test_other_order_files_and_partitions_give_the_same_lists(lists_of, other_world, model):
+@pytest.mark.parametrize("model", ["popular", "again", "neighbours", "user_neighbours", "feature_factors"])
+def test_other_order_files_partitions_and_a_join_give_the_same_lists(lists_of, other_world, model):
     check_same_lists(lists_of("next", model), lists_of("next", model, other_world))
 
 
-def test_other_order_files_and_partitions_give_the_same_als_lists(lists_of, other_world):
-    check_same_lists(lists_of("next", "als"), lists_of("next", "als", other_world), TOLERANCE)
+@pytest.mark.parametrize("model", ["ease", "als"])
+def test_other_order_files_and_partitions_give_nearly_the_same_lists(lists_of, other_world, model):
+    check_same_lists(lists_of("next", model), lists_of("next", model, other_world), TOLERANCE)
 
 
-@pytest.mark.parametrize("model", ["neighbours", "als"])
+@pytest.mark.parametrize("model", ["neighbours", "user_neighbours", "ease", "als", "feature_factors"])
 def test_learned_models_find_the_own_block_where_popularity_cannot(lists_of, world, model):
     truth = world.truth(BLOCK_USERS)
     check_beats(lists_of("discovery", model), lists_of("discovery", "popular"), truth, at_least=0.95, k=3)
@@ -167,10 +169,10 @@ def test_popularity_serves_the_larger_block_only(lists_of, world):
     assert mean_recall(popular, world.truth(large), k=3) > 0.5
 
 
-@pytest.mark.parametrize("model", ["again", "neighbours", "als"])
+@pytest.mark.parametrize("model", ["again", "neighbours", "user_neighbours", "ease", "als"])
 def test_ties_go_by_utf8_not_by_utf16_or_case(lists_of, model):
     items = [item for item, _ in as_lists(lists_of("next", model))["d0"]][:4]
-    if model == "als":  # equal vectors do not promise equal bits of the dot product
+    if model in ("ease", "als"):  # equal items do not promise equal bits of a solution or a dot product
         assert set(items) == set(TWIN_ITEMS)
     else:
         assert items == TWIN_ITEMS
@@ -183,7 +185,30 @@ def test_again_counts_no_event_of_weight_0(lists_of):
 # what is stored is enough to make the same lists
 
 
-@pytest.mark.parametrize(("task", "model"), [pair for pair in LISTS if pair[1] in ("popular", "popular_recent", "als")])
+def check_lists_of_scores(found, scores, hidden, only_positive=False):
+    """A list is the top of these scores, but for items of nearly equal score."""
+    expected = top_k_by_sorting(scores, hidden, k=5, only_positive=only_positive)
+    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose([scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
+
+
+def weighted_sum(weights, values_of):
+    """item -> sum over what weights holds of weight * value of the item there."""
+    scores: dict[str, float] = {}
+    for name, weight in weights.items():
+        for item, value in values_of.get(name, {}).items():
+            scores[item] = scores.get(item, 0.0) + weight * value
+    return scores
+
+
+def nested(pdf, outer, inner, value):
+    return {name: dict(zip(rows[inner], rows[value], strict=True)) for name, rows in pdf.groupby(outer)}
+
+
+OF_VECTORS = ("popular", "popular_recent", "als", "feature_factors")
+
+
+@pytest.mark.parametrize(("task", "model"), [pair for pair in LISTS if pair[1] in OF_VECTORS])
 def test_stored_vectors_give_the_same_lists(spark, world, lists_of, interactions, task, model):
     items = table_pdf(spark, world.config, "item_vectors").query("model == @model")
     users = table_pdf(spark, world.config, "user_vectors").query("model == @model")
@@ -193,31 +218,45 @@ def test_stored_vectors_give_the_same_lists(spark, world, lists_of, interactions
         scores = {
             item: float(np.dot(vector, other)) for item, other in zip(items["item_id"], items["vector"], strict=True)
         }
-        expected = top_k_by_sorting(scores, world.had(user_id) if task == "discovery" else (), k=5)
-        found = lists.get(user_id, [])
-        np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose(
-            [scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0
-        )
+        check_lists_of_scores(lists.get(user_id, []), scores, world.had(user_id) if task == "discovery" else ())
+
+
+@pytest.fixture(scope="module")
+def histories(interactions):
+    return nested(interactions.assign(log_weight=np.log1p(interactions["weight"])), "user_id", "item_id", "log_weight")
 
 
 @pytest.mark.parametrize("task", ["next", "discovery"])
-def test_stored_neighbours_give_the_same_lists(spark, world, lists_of, interactions, task):
-    neighbours = table_pdf(spark, world.config, "item_neighbours")
-    similar = dict(list(neighbours.groupby("item_id")))
+def test_stored_neighbours_give_the_same_lists(spark, world, lists_of, histories, task):
+    similar = nested(table_pdf(spark, world.config, "item_neighbours"), "item_id", "neighbour_id", "similarity")
     lists = as_lists(lists_of(task, "neighbours").query("not is_fallback"))
-    for user_id, history in interactions.groupby("user_id"):
-        scores: dict[str, float] = {}
-        for item, weight in zip(history["item_id"], np.log1p(history["weight"]), strict=True):
-            for other, similarity in zip(similar[item]["neighbour_id"], similar[item]["similarity"], strict=True):
-                scores[other] = scores.get(other, 0.0) + weight * similarity
+    for user_id, history in histories.items():
         hidden = world.had(user_id) if task == "discovery" else ()
-        expected = top_k_by_sorting(scores, hidden, k=5, only_positive=True)
-        found = lists.get(user_id, [])
-        np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose(
-            [scores[item] for item, _ in found], [s for _, s in expected], atol=TOLERANCE, rtol=0
-        )
+        check_lists_of_scores(lists.get(user_id, []), weighted_sum(history, similar), hidden, only_positive=True)
+
+
+@pytest.mark.parametrize("task", ["next", "discovery"])
+def test_stored_user_neighbours_give_the_same_lists(spark, world, lists_of, histories, task):
+    similar = nested(table_pdf(spark, world.config, "user_neighbours"), "user_id", "neighbour_user_id", "similarity")
+    lists = as_lists(lists_of(task, "user_neighbours").query("not is_fallback"))
+    for user_id, of_user in similar.items():
+        hidden = world.had(user_id) if task == "discovery" else ()
+        check_lists_of_scores(lists.get(user_id, []), weighted_sum(of_user, histories), hidden, only_positive=True)
+
+
+@pytest.mark.parametrize("task", ["next", "discovery"])
+def test_stored_weights_of_ease_give_the_same_lists(spark, world, lists_of, histories, task):
+    items = table_pdf(spark, world.config, "item_vectors").query("model == 'ease'")
+    catalogue = sorted(items["item_id"], key=str.encode)
+    weights = {
+        item: dict(zip(catalogue, vector, strict=True))
+        for item, vector in zip(items["item_id"], items["vector"], strict=True)
+    }
+    assert all(of_item[item] == 0 for item, of_item in weights.items())
+    lists = as_lists(lists_of(task, "ease").query("not is_fallback"))
+    for user_id, history in histories.items():
+        scores = weighted_sum(dict.fromkeys(history, 1.0), weights)
+        check_lists_of_scores(lists.get(user_id, []), scores, world.had(user_id) if task == "discovery" else ())
 
 
 # runs over what is there
@@ -276,11 +315,22 @@ def test_vectors_of_two_training_runs_are_refused(spark, world, tmp_path):
         recommend(spark, copy.config, CUTOFF)
 
 
+def test_weights_of_ease_for_another_catalogue_are_refused(spark, world, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"models": ["ease"], "tasks": ["next"]})
+    interactions = tables.read_table(spark, copy.config, "interactions", made_by="build_interactions").localCheckpoint()
+    without_one = interactions.where("item_id != 'A0'")
+    tables.replace_partition(spark, copy.config, "interactions", without_one, {"cutoff": CUTOFF})
+    with pytest.raises(
+        ModelError, match=r"weights between the 27 items.*28 of another catalogue.*train the model again"
+    ):
+        recommend(spark, copy.config, CUTOFF)
+
+
 # caps per category
 
 
 def test_no_list_holds_more_of_a_category_than_its_cap(spark, world, tmp_path):
-    models = ["popular", "again", "neighbours", "als"]
+    models = ["popular", "again", "neighbours", "ease", "als"]
     copy = world.copied_to(
         tmp_path, recommend={"k": 5, "models": models, "tasks": ["next"], "max_per_category": 2},
     )  # fmt: skip

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 from datetime import date
 
+import pytest
 from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_lines
+from pyspark.sql import functions as F
 
 from recsys_spark.infra import tables
 from recsys_spark.pipelines.ingest_events import ingest_events
@@ -62,9 +66,6 @@ def test_a_csv_line_is_read_again_under_its_own_header(spark, tmp_path):
 
 
 def test_a_damaged_file_gives_its_prefix_and_all_of_it_when_it_was_mended(spark, tmp_path):
-    import gzip
-    import random
-
     numbers = random.Random(5)  # so that the archive is long enough to be cut between lines
     lines = [event_line(event_id=f"e{i}", note=str(numbers.random())) for i in range(2000)]
     whole = gzip.compress("".join(line + "\n" for line in lines).encode())
@@ -87,6 +88,93 @@ def test_a_damaged_file_gives_its_prefix_and_all_of_it_when_it_was_mended(spark,
     assert (again["read"], again["removed"]) == (2000, 1)
     assert again["inserted"] == 2001 - counts["inserted"]
     assert quarantined(spark, config) == []
+
+
+@pytest.mark.parametrize("cut", [0, 12, 0.8], ids=["no gzip at all", "before the header ends", "behind the header"])
+def test_a_damaged_csv_archive_beside_a_healthy_one_is_never_passed_over(spark, tmp_path, cut):
+    header = "user_id,event_id,item_id,event_type,timestamp"  # not in the order of the config's columns
+    numbers = random.Random(5)
+    lines = [f"u{numbers.random()},e{i},i1,view,2024-03-05T10:00:00" for i in range(40)]
+    whole = gzip.compress("".join(f"{line}\n" for line in [header, *lines]).encode())
+    healthy = tmp_path / "raw" / "2024-03-05-a.csv.gz"
+    healthy.parent.mkdir()
+    healthy.write_bytes(gzip.compress(f"{header}\nu1,good,i1,view,2024-03-05T10:00:00\n".encode()))
+    damaged = healthy.with_name("2024-03-05-b.csv.gz")
+    damaged.write_bytes(b"<html>not found</html>" if cut == 0 else whole[: cut if cut > 1 else int(len(whole) * cut)])
+    config = shop_config(tmp_path, format="csv")
+    counts = ingest_events(spark, config, DAY)
+    assert counts["quarantined.damaged_file"] == 1
+    assert counts["read"] == counts["inserted"] + 1
+    assert (counts["inserted"] > 1) == (cut == 0.8)
+    rows = table_rows(tables.read_table(spark, config, "events", "ingest_events"), "event_id", "user_id")
+    assert {event[0] for event, _ in rows if event != "good"} <= {"e"}  # no user id in the event's place
+    damaged.write_bytes(whole)
+    assert replay_quarantine(spark, config)["removed"] == 1
+    rows = table_rows(tables.read_table(spark, config, "events", "ingest_events"), "event_id")
+    assert len(rows) == len(lines) + 1
+
+
+def test_a_line_saved_from_a_damaged_file_is_one_line_when_the_file_is_whole(spark, tmp_path):
+    numbers = random.Random(5)
+    lines = ["torn", *[event_line(event_id=f"e{i}", note=str(numbers.random())) for i in range(2000)]]
+    whole = gzip.compress("".join(line + "\n" for line in lines).encode())
+    file = tmp_path / "raw" / "2024-03-05.jsonl.gz"
+    file.parent.mkdir()
+    file.write_bytes(whole[: len(whole) // 2])
+    config = shop_config(tmp_path)
+    assert ingest_events(spark, config, DAY)["quarantined.malformed"] == 1
+    file.write_bytes(whole)
+    again = replay_quarantine(spark, config)
+    assert (again["read"], again["quarantined"], again["removed"]) == (2001, 1, 1)
+    assert quarantined(spark, config, "reason", "occurrence") == [("malformed", "1")]
+
+
+def test_equal_lines_with_numbered_ids_keep_their_numbers_in_a_replay(spark, tmp_path):
+    event_id = {"hash_of": ["user_id", "item_id"], "numbered": True}
+    line, bad = (event_line(event_id=..., **{"price": price}) for price in ("1", "two"))
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", line, line, bad, bad)
+    columns = {name: field for name, field in EVENT_COLUMNS.items() if name != "event_id"}
+    config = shop_config(tmp_path, columns={**columns, "value": "price"}, event_id=event_id)
+    assert ingest_events(spark, config, DAY)["inserted"] == 2
+    mended = shop_config(tmp_path, columns=columns, event_id=event_id)
+    counts = replay_quarantine(spark, mended)
+    # the ids are made of user and item: another price is a conflict, seen and counted, and no new event
+    assert (counts["duplicate"], counts["conflicts"], counts["removed"]) == (2, 2, 2)
+
+
+def test_a_replay_is_held_by_no_limit_and_leaves_the_history_of_deliveries_alone(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(event_id="e1"), "torn")
+    config = shop_config(tmp_path)
+    ingest_events(spark, config, DAY)
+    limits = {
+        "events": {"quarantined_share": {"malformed": {"fail": 0.1}}, "duplicate_share": {"warn": None, "fail": 0.1}}
+    }
+    strict = config.model_copy(update={"checks": type(config.checks).model_validate(limits)})
+    assert replay_quarantine(spark, strict, DAY)["quarantined"] == 1
+    runs = tables.read_table(spark, config, "ingest_runs", "ingest_events")
+    assert table_rows(runs, "feed", "status") == [("events", "ok"), ("events_replay", "ok")]
+
+
+def test_lines_kept_without_their_header_stay_and_hold_up_nobody(spark, tmp_path, caplog):
+    header = "event_id,user_id,item_id,event_type,timestamp"
+    write_lines(tmp_path / "raw" / "2024-03-05.csv", header, "e1,u1,i1,view,05.03.2024 10:00")
+    config = shop_config(tmp_path, format="csv")
+    ingest_events(spark, config, DAY)
+    stored = tables.read_table(spark, config, "events_quarantine", "ingest_events").toPandas()
+    old = stored.assign(header=None, source_file="old.csv")
+    rows = spark.createDataFrame(old, tables.read_table(spark, config, "events_quarantine", "ingest_events").schema)
+    tables.merge_new(spark, config, "events_quarantine", rows.withColumn("header", F.lit(None).cast("string")))
+    columns = {**EVENT_COLUMNS, "timestamp": {"column": "timestamp", "timestamp_format": "dd.MM.yyyy HH:mm"}}
+    assert replay_quarantine(spark, shop_config(tmp_path, format="csv", columns=columns))["inserted"] == 1
+    assert quarantined(spark, config, "source_file") == [("old.csv",)]
+    assert "lines=1" in caplog.text
+
+
+def test_only_the_feed_that_is_asked_for_is_replayed(spark, tmp_path):
+    write_lines(tmp_path / "raw" / "2024-03-05.jsonl", "torn")
+    config = shop_config(tmp_path)
+    ingest_events(spark, config, DAY)
+    assert replay_quarantine(spark, config, feeds=["items"]) == {"removed": 0.0}
 
 
 def test_the_text_of_lines_is_shown_only_when_asked_for(spark, tmp_path):

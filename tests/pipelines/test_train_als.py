@@ -60,7 +60,20 @@ def test_other_seed_replaces_vectors_and_version_and_no_other_model(spark, world
     found, versions = vectors(spark, copy.config)
     assert largest_difference(found, trained[0]) > 1e-3
     assert versions.isdisjoint(trained[1])
-    assert set(table_pdf(spark, copy.config, "item_vectors")["model"]) == {"als", "popular", "popular_recent"}
+    assert set(table_pdf(spark, copy.config, "item_vectors")["model"]) == {
+        "als",
+        "popular",
+        "popular_recent",
+        "feature_factors",
+    }
+
+
+def test_engine_implicit_stores_vectors_of_the_same_users_and_items(spark, world, trained, tmp_path):
+    copy = world.copied_to(tmp_path, als=ALS | {"engine": "implicit"})
+    pipeline.train_als(spark, copy.config, CUTOFF)
+    found, versions = vectors(spark, copy.config)
+    assert found.keys() == trained[0].keys()
+    assert versions.isdisjoint(trained[1])
 
 
 @pytest.mark.parametrize("part", [0, 1], ids=["users", "items"])

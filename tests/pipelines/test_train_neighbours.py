@@ -7,7 +7,8 @@ import math
 import pytest
 from worlds import CUTOFF, TWIN_ITEMS, table_pdf, trained_blocks_world
 
-from recsys_spark.pipelines import train_neighbours as pipeline
+from recsys_spark.models import neighbour_blocks
+from recsys_spark.pipelines.train_neighbours import train_neighbours
 
 pytestmark = pytest.mark.spark
 
@@ -41,14 +42,16 @@ def test_similarity_is_symmetric_and_no_item_is_its_own_neighbour(neighbours):
 
 def test_blocks_of_the_tasks_change_nothing(spark, world, neighbours, tmp_path, monkeypatch):
     copy = world.copied_to(tmp_path)
-    monkeypatch.setattr(pipeline, "rows_per_block", lambda num_items, max_bytes: 9)
-    assert pipeline.train_neighbours(spark, copy.config, CUTOFF) == {"items": 28}
+    monkeypatch.setattr(neighbour_blocks, "_SMALLEST_BLOCK", 30)
+    counts = train_neighbours(spark, copy.config, CUTOFF)
+    assert counts["items"] == 28
+    assert counts["blocks"] > 3
     assert as_dict(table_pdf(spark, copy.config, "item_neighbours")) == neighbours
 
 
 def test_only_the_nearest_are_kept(spark, world, neighbours, tmp_path):
     copy = world.copied_to(tmp_path, neighbours={"num_neighbours": 3, "shrink": 1.0})
-    pipeline.train_neighbours(spark, copy.config, CUTOFF)
+    train_neighbours(spark, copy.config, CUTOFF)
     found = as_dict(table_pdf(spark, copy.config, "item_neighbours"))
     for item in {item for item, _ in neighbours}:
         of_item = [(-similarity, other.encode()) for (mine, other), similarity in neighbours.items() if mine == item]
