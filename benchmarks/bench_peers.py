@@ -34,16 +34,22 @@ from published import TIE_ORDER, Split, evaluate_lists, leave_last_out, make_spl
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
 LIBRARIES = {
-    "ease": ("core", "rectools", "lenskit"),
+    "ease": ("core", "spark", "rectools", "lenskit"),
     "neighbours": ("core", "spark", "rectools", "lenskit"),
-    "als": ("spark", "rectools", "lenskit"),
+    "als": ("spark", "spark+implicit", "rectools", "lenskit"),
 }
 SETTINGS = {
     "ease": {"l2": 400},
     "neighbours": {"num_neighbours": 100, "shrink": 0.0},
     "als": {"rank": 64, "iterations": 12, "alpha": 3.0},
 }
-GRIDS = {"spark": (0.03, 0.1, 0.3), "rectools": (1.0, 10.0, 30.0, 100.0), "lenskit": (1.0, 10.0, 30.0, 100.0)}
+OWN_SETTINGS = {"spark": {"engine": "spark"}, "spark+implicit": {"engine": "implicit"}}
+GRIDS = {
+    "spark": (0.03, 0.1, 0.3),
+    "spark+implicit": (0.03, 0.1, 0.3),
+    "rectools": (1.0, 10.0, 30.0, 100.0),
+    "lenskit": (1.0, 10.0, 30.0, 100.0),
+}
 TUNING_SEED = 0
 
 
@@ -71,7 +77,7 @@ def main() -> None:
 
 
 def compare(model: str, ratings: pd.DataFrame, split: Split, folder: Path, peers: str, runs: int) -> dict[str, object]:
-    settings = {library: dict(SETTINGS[model]) for library in LIBRARIES[model]}
+    settings = {library: {**SETTINGS[model], **OWN_SETTINGS.get(library, {})} for library in LIBRARIES[model]}
     tuned: dict[str, object] = {}
     if model == "als":
         tuned = {library: tune(library, ratings, split, folder, peers) for library in settings}
@@ -101,7 +107,7 @@ def tune(library: str, ratings: pd.DataFrame, split: Split, folder: Path, peers:
     write_pairs(validation, folder / "train.parquet")
     ndcg = {}
     for value in GRIDS[library]:
-        settings = {**SETTINGS["als"], "regularization": value, "seed": TUNING_SEED}
+        settings = {**SETTINGS["als"], **OWN_SETTINGS.get(library, {}), "regularization": value, "seed": TUNING_SEED}
         ndcg[value] = run(library, "als", folder, settings, validation, peers)["ndcg"]
     print("tuned", library, ndcg, flush=True)
     return {"chosen": max(ndcg, key=ndcg.__getitem__), "validation_ndcg": ndcg}

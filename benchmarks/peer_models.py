@@ -18,7 +18,7 @@ K = 10
 
 def main() -> None:
     library, model, train, lists, settings = sys.argv[1:]
-    run = {"rectools": rectools, "lenskit": lenskit, "core": core, "spark": spark}[library]
+    run = {"rectools": rectools, "lenskit": lenskit, "core": core, "spark": spark, "spark+implicit": spark}[library]
     print(json.dumps(run(model, pd.read_parquet(train), lists, json.loads(settings))))
 
 
@@ -96,8 +96,8 @@ def core(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[st
     from published import ease_weights, make_split
     from scipy import sparse
 
-    from recsys_spark.models.neighbours import similar_items
-    from recsys_spark.models.top_k import top_k_of_scores, top_k_sparse
+    from recsys_spark.models.neighbours import Pairs, Similarity, nearest_rows
+    from recsys_spark.models.top_k import top_k_linear, top_k_sparse
 
     clock = Clock()
     split = make_split(train, train[:0])
@@ -106,14 +106,16 @@ def core(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[st
     if model == "ease":
         weights = ease_weights(user_items, settings["l2"])
         fit = clock.lap()
-        top = top_k_of_scores(np.asarray(user_items @ weights), K, seen)
+        top = top_k_linear(user_items, weights, K, seen)
     else:
-        items, neighbours, similarity = similar_items(
-            user_items, 0, len(item_ids), settings["num_neighbours"], settings["shrink"]
-        )
-        matrix = sparse.csr_matrix((similarity, (items, neighbours)), shape=(len(item_ids),) * 2)
+        entries = user_items.tocoo()
+        pairs = Pairs(entries.col, entries.row, entries.data)
+        cosine = Similarity("cosine", settings["shrink"])
+        found = nearest_rows(pairs, [pairs], settings["num_neighbours"], cosine, 256 * 2**20)
+        shape = (len(item_ids),) * 2
+        matrix = sparse.csr_matrix((found.similarities.astype(np.float64), (found.rows, found.neighbours)), shape=shape)
         fit = clock.lap()
-        top = top_k_sparse(user_items, matrix, K, seen)
+        top = top_k_sparse(user_items.astype(np.float64), matrix, K, seen)
     rows, ranks = np.nonzero(top.positions >= 0)
     found = {"user_id": split.user_ids[rows], "item_id": item_ids[top.positions[rows, ranks]], "rank": ranks + 1}
     pd.DataFrame(found).to_parquet(lists)
@@ -134,6 +136,7 @@ def spark(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[s
     from recsys_spark.pipelines.build_interactions import build_interactions
     from recsys_spark.pipelines.recommend import recommend
     from recsys_spark.pipelines.train_als import train_als
+    from recsys_spark.pipelines.train_ease import train_ease
     from recsys_spark.pipelines.train_neighbours import train_neighbours
     from recsys_spark.pipelines.train_popular import train_popular
 
@@ -141,8 +144,10 @@ def spark(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[s
     if model == "als":
         sections = {"als": {
             "rank": settings["rank"], "max_iter": settings["iterations"], "alpha": settings["alpha"], "weight_scale": "one",
-            "reg_param": settings["regularization"], "seed": settings["seed"],
+            "reg_param": settings["regularization"], "seed": settings["seed"], "engine": settings["engine"],
         }}  # fmt: skip
+    elif model == "ease":
+        sections = {"ease": {"regularization": settings["l2"], "weight_scale": "one"}}
     else:
         sections = {"neighbours": {"num_neighbours": settings["num_neighbours"], "shrink": settings["shrink"]}}
     with tempfile.TemporaryDirectory(prefix="bench_peers_") as root:
@@ -158,7 +163,7 @@ def spark(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[s
         build_interactions(session, config, cutoff)
         train_popular(session, config, cutoff)  # the fallback
         prepare = clock.lap()
-        {"als": train_als, "neighbours": train_neighbours}[model](session, config, cutoff)
+        {"als": train_als, "ease": train_ease, "neighbours": train_neighbours}[model](session, config, cutoff)
         fit = clock.lap()
         recommend(session, config, cutoff)
         seconds = clock.lap()

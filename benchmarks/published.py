@@ -20,6 +20,7 @@ from recsys_spark.config import AlsConfig, Config
 from recsys_spark.evaluation.metrics import rank_by_score, ranking_metrics
 from recsys_spark.infra import tables
 from recsys_spark.models.als import fit_als
+from recsys_spark.models.ease import add_to_gram, item_weights
 from recsys_spark.models.top_k import top_k_of_scores
 from recsys_spark.schemas import EVENTS
 
@@ -130,13 +131,10 @@ def popularity_scores(train: sparse.csr_matrix) -> np.ndarray:
 
 
 def ease_weights(train: sparse.csr_matrix, l2: float) -> np.ndarray:
-    """EASE (Steck, WWW 2019): I - P / diag(P) with P = (X'X + l2 I)^-1, so that the diagonal is 0; scores are X times that."""
-    gram = (train.T @ train).toarray().astype(np.float64)
-    gram[np.diag_indices_from(gram)] += l2
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0)
-    return weights.astype(np.float32)
+    """EASE by the package's own models/ease.py."""
+    gram = np.zeros((train.shape[1],) * 2)
+    add_to_gram(gram, train)
+    return item_weights(gram, l2)
 
 
 def ease_scores(train: sparse.csr_matrix, l2: float) -> np.ndarray:
