@@ -29,10 +29,11 @@ def _cpu_name() -> str:
 
 
 class PeakMemory:
-    """Samples the memory of this process and its children; proportional shares, so that forked workers count once."""
+    """Samples the memory of a process (null: this one) and its children; proportional shares, so that forked workers count once."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int | None = None, every_seconds: float = 2.0) -> None:
         self.peak = 0
+        self._process, self._every = psutil.Process(pid), every_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -45,12 +46,15 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(2):
+        while not self._stop.wait(self._every):
             used = 0
-            for process in [me, *me.children(recursive=True)]:
+            try:
+                processes = [self._process, *self._process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            for process in processes:
                 try:
                     used += process.memory_full_info().pss
-                except psutil.NoSuchProcess:
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue  # it ended while we looked
             self.peak = max(self.peak, used)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from recsys_spark.config_approximate import ApproximateConfig
 from recsys_spark.config_base import BaseConfig, WeightScale
 from recsys_spark.config_checks import ChecksConfig
 from recsys_spark.config_cleaning import CleaningConfig, NumberName
@@ -175,6 +176,10 @@ class RecommendConfig(BaseConfig):
     """next: repeats allowed; discovery: items that the user had are masked."""
     fallback: Literal["popular", "popular_recent"] = "popular_recent"
     """What users get that a model does not know."""
+    max_per_category: int | None = Field(None, ge=1)
+    """At most so many items of one category (of the items table) in a list; null: no limit. Items without one are not limited."""
+    index: Literal["exact", "approximate"] = "exact"
+    """How models with vectors of users and items find their lists: from all dot products, or through an approximate index."""
     max_block_bytes: int = Field(256 * 2**20, ge=2**20)
     """Limit of one block of scores in a worker (users x items x 4 bytes)."""
     max_broadcast_bytes: int = Field(512 * 2**20, ge=0)
@@ -231,6 +236,8 @@ class Config(BaseConfig):
     """Factorisation of features."""
     recommend: RecommendConfig = RecommendConfig()
     """Top-K lists."""
+    approximate: ApproximateConfig = ApproximateConfig()
+    """The approximate index."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Offline metrics."""
     tune: TuneConfig = TuneConfig()

@@ -90,6 +90,18 @@ def make_events(spark: Any, rows: list[dict[str, Any]]) -> Any:
     return spark.createDataFrame(filled, EVENTS)
 
 
+def make_items(spark: Any, categories: dict[str, str | None]) -> Any:
+    """A frame like the items table: item ids with their category, all else empty."""
+    from recsys_spark.schemas import ITEMS
+
+    filled = {"attributes": {}, "text_hash": "", "source": "products", "ingest_run": "run"}
+    rows = [
+        tuple({**filled, "item_id": item_id, "category": category}.get(name) for name in ITEMS.fieldNames())
+        for item_id, category in categories.items()
+    ]
+    return spark.createDataFrame(rows, ITEMS)
+
+
 def table_rows(frame: Any, *columns: str) -> list[tuple[Any, ...]]:
     """The named columns (all but ingest_run when none is named) as sorted tuples of text, so that frames can be compared."""
     names = columns or tuple(name for name in frame.columns if name != "ingest_run")

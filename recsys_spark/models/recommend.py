@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import Broadcast
+from pyspark import Broadcast, SparkFiles
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.columns import ITEM_ID, RANK, SCORE, USER_ID, VALUE, VECTOR, WEIGHT
+from recsys_spark.columns import CATEGORY, ITEM_ID, RANK, SCORE, USER_ID, VALUE, VECTOR, WEIGHT
+from recsys_spark.config import Config
 from recsys_spark.errors import ModelError
-from recsys_spark.models.top_k import TopK, top_k_dot_product, top_k_linear, top_k_sparse
+from recsys_spark.models.approximate import IndexRecall, measure_recall, open_index, top_k_approximate, write_index
+from recsys_spark.models.category_cap import CategoryCap
+from recsys_spark.models.selection import TopK
+from recsys_spark.models.top_k import top_k_dot_product, top_k_linear, top_k_sparse
 
 SEEN = "seen"
 POSITION = "position"
 WEIGHTS = "weights"
 VIA = "via"
+_MAX_LIST_ROWS = 2**20  # in one batch that a worker hands back: some 60 MB with ids of usual length
 _LIST_SCHEMA = f"{USER_ID} string, {ITEM_ID} string, {SCORE} float, {RANK} int"
 
 
@@ -95,11 +104,28 @@ def collect_item_weights(item_vectors: DataFrame, item_ids: list[str]) -> NDArra
     return weights
 
 
-def recommend_by_vectors(users: DataFrame, items: Broadcast[ItemMatrix], k: int, max_block_bytes: int) -> DataFrame:
+def collect_category_cap(categories: DataFrame, item_ids: list[str], limit: int) -> CategoryCap:
+    """Bring the categories of items (item_id, category) to the driver, in the order of item_ids. Runs a Spark job.
+
+    Items that are not there, or without a category, are not limited.
+    """
+    table = categories.select(ITEM_ID, CATEGORY).toArrow()
+    by_item = dict(zip(table[ITEM_ID].to_pylist(), table[CATEGORY].to_pylist(), strict=True))
+    codes, _ = pd.factorize(np.array([by_item.get(item_id) for item_id in item_ids], dtype=object))
+    return CategoryCap(codes.astype(np.int32), limit)
+
+
+def recommend_by_vectors(
+    users: DataFrame,
+    items: Broadcast[ItemMatrix],
+    k: int,
+    max_block_bytes: int,
+    cap: Broadcast[CategoryCap] | None = None,
+) -> DataFrame:
     """List the k items with the highest dot product per user.
 
     Needs user_id, vector array<float>, seen array<int> (positions that may not be listed; null means none). Gives user_id,
-    item_id, score, rank: at most k rows per user, equal scores by item_id as UTF-8.
+    item_id, score, rank: at most k rows per user, equal scores by item_id as UTF-8. cap limits the items of one category.
     """
 
     def score(batch: pa.RecordBatch) -> TopK:
@@ -111,13 +137,81 @@ def recommend_by_vectors(users: DataFrame, items: Broadcast[ItemMatrix], k: int,
             seen=_ragged(batch[SEEN]),
             excluded=items.value.excluded,
             max_block_bytes=max_block_bytes,
+            cap=None if cap is None else cap.value,
         )
 
-    return _map_lists(users.select(USER_ID, VECTOR, _no_null(SEEN, "int")), items, lambda value: value.item_ids, score)
+    with_seen = users.select(USER_ID, VECTOR, _no_null(SEEN, "int"))
+    return _map_lists(with_seen, items, lambda value: value.item_ids, score, k)
+
+
+def measure_index(
+    users: DataFrame, items: ItemMatrix, index: Any, config: Config, cap: CategoryCap | None = None
+) -> IndexRecall:
+    """Compare approximate lists with exact ones on a sample of users, on the driver. Runs a Spark job.
+
+    Needs user_id, vector, seen as `recommend_by_vectors` does. The sample is the config's number of users by hash of their id.
+    """
+    settings, k, max_block_bytes = config.approximate, config.recommend.k, config.recommend.max_block_bytes
+    by_hash = users.orderBy(F.xxhash64(F.lit(settings.seed), USER_ID), USER_ID).limit(settings.sample_users)
+    batches = by_hash.select(VECTOR, _no_null(SEEN, "int")).toArrow().combine_chunks().to_batches()
+    if not batches:
+        return IndexRecall(1.0, 0.0, 0)
+    vectors, seen = _matrix(batches[0][VECTOR], items.vectors.shape[1]), _ragged(batches[0][SEEN])
+    lists, is_exact = top_k_approximate(
+        index, vectors, items.vectors, k, settings.overfetch, seen, items.excluded, cap, max_block_bytes
+    )
+    exact = top_k_dot_product(vectors, items.vectors, k, seen, items.excluded, max_block_bytes, cap)
+    return measure_recall(lists, is_exact, exact)
+
+
+def share_index(spark: SparkSession, index: Any, name: str) -> str:
+    """Make an index a file that every worker has, and give its name for `recommend_by_index`."""
+    # Spark serves the file from where it lies as long as the session lives, and deletes this folder when it ends
+    path = Path(SparkFiles.getRootDirectory()) / f"{name}-{uuid4().hex}.index"
+    write_index(index, path)
+    spark.sparkContext.addFile(str(path))
+    return path.name
+
+
+def recommend_by_index(
+    users: DataFrame,
+    items: Broadcast[ItemMatrix],
+    index_file: str,
+    k: int,
+    overfetch: float,
+    max_block_bytes: int,
+    cap: Broadcast[CategoryCap] | None = None,
+) -> DataFrame:
+    """List about the k items with the highest dot product per user, from an approximate index.
+
+    Needs and gives what `recommend_by_vectors` does. index_file is the name of an index over the same items that was given to
+    SparkContext.addFile; every worker opens it once.
+    """
+
+    def score(batch: pa.RecordBatch) -> TopK:
+        lists, _ = top_k_approximate(
+            open_index(SparkFiles.get(index_file)),
+            _matrix(batch[VECTOR], items.value.vectors.shape[1]),
+            items.value.vectors,
+            k,
+            overfetch,
+            seen=_ragged(batch[SEEN]),
+            excluded=items.value.excluded,
+            cap=None if cap is None else cap.value,
+            max_block_bytes=max_block_bytes,
+        )
+        return lists
+
+    with_seen = users.select(USER_ID, VECTOR, _no_null(SEEN, "int"))
+    return _map_lists(with_seen, items, lambda value: value.item_ids, score, k)
 
 
 def recommend_by_neighbours(
-    users: DataFrame, items: Broadcast[tuple[list[str], sparse.csr_matrix]], k: int, max_block_bytes: int
+    users: DataFrame,
+    items: Broadcast[tuple[list[str], sparse.csr_matrix]],
+    k: int,
+    max_block_bytes: int,
+    cap: Broadcast[CategoryCap] | None = None,
 ) -> DataFrame:
     """List the k items that neighbours speak for most: score = sum over the rows of a user of weight * value of the item there.
 
@@ -131,13 +225,18 @@ def recommend_by_neighbours(
         evidence = items.value[1]
         # rounded to float32, sums of float64 do not depend on their order
         rows = _user_rows(batch, evidence.shape[0], np.float64)
-        return top_k_sparse(rows, evidence, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes)
+        own_cap = None if cap is None else cap.value
+        return top_k_sparse(rows, evidence, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes, cap=own_cap)
 
-    return _map_lists(_with_histories(users), items, lambda value: value[0], score)
+    return _map_lists(_with_histories(users), items, lambda value: value[0], score, k)
 
 
 def recommend_by_item_weights(
-    users: DataFrame, items: Broadcast[tuple[list[str], NDArray[np.float32]]], k: int, max_block_bytes: int
+    users: DataFrame,
+    items: Broadcast[tuple[list[str], NDArray[np.float32]]],
+    k: int,
+    max_block_bytes: int,
+    cap: Broadcast[CategoryCap] | None = None,
 ) -> DataFrame:
     """List the k best items of a linear model: score = sum over the user's items of weight * what that item says of the other.
 
@@ -148,9 +247,10 @@ def recommend_by_item_weights(
     def score(batch: pa.RecordBatch) -> TopK:
         weights = items.value[1]
         rows = _user_rows(batch, len(weights), np.float32)
-        return top_k_linear(rows, weights, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes)
+        own_cap = None if cap is None else cap.value
+        return top_k_linear(rows, weights, k, seen=_ragged(batch[SEEN]), max_block_bytes=max_block_bytes, cap=own_cap)
 
-    return _map_lists(_with_histories(users), items, lambda value: value[0], score)
+    return _map_lists(_with_histories(users), items, lambda value: value[0], score, k)
 
 
 def with_arrays(histories: DataFrame, masked: DataFrame) -> DataFrame:
@@ -181,24 +281,30 @@ def _user_rows(batch: pa.RecordBatch, num_positions: int, dtype: type[np.floatin
 
 
 def _map_lists(
-    users: DataFrame, items: Broadcast, ids_of: Callable[..., list[str]], score: Callable[[pa.RecordBatch], TopK]
+    users: DataFrame,
+    items: Broadcast,
+    ids_of: Callable[..., list[str]],
+    score: Callable[[pa.RecordBatch], TopK],
+    k: int,
 ) -> DataFrame:
+    users_at_once = max(1, _MAX_LIST_ROWS // k)
+
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        item_ids = pa.array(ids_of(items.value), pa.string())
         for batch in batches:
-            if batch.num_rows == 0:
-                continue
-            yield _as_rows(batch[USER_ID], score(batch), ids_of(items.value))
+            for start in range(0, batch.num_rows, users_at_once):
+                part = batch.slice(start, users_at_once)
+                yield _as_rows(part[USER_ID], score(part), item_ids)
 
     return users.mapInArrow(lists, _LIST_SCHEMA)
 
 
-def _as_rows(user_ids: pa.Array, top: TopK, item_ids: list[str]) -> pa.RecordBatch:
+def _as_rows(user_ids: pa.Array, top: TopK, item_ids: pa.Array) -> pa.RecordBatch:
     user_rows, ranks = np.nonzero(top.positions >= 0)
-    listed = top.positions[user_rows, ranks]
     return pa.RecordBatch.from_arrays(
         [
             user_ids.take(pa.array(user_rows)),
-            pa.array([item_ids[position] for position in listed], pa.string()),
+            item_ids.take(pa.array(top.positions[user_rows, ranks])),
             pa.array(top.scores[user_rows, ranks].astype(np.float32)),
             pa.array(ranks.astype(np.int32) + 1),
         ],

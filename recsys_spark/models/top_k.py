@@ -8,34 +8,24 @@ Contract shared by every function here:
   ``indices[indptr[u]:indptr[u + 1]]``, in any order, repeats allowed. ``excluded`` is a mask over items, true where
   nobody may get the item. Both are masked before the cut, so a row is short only when fewer than k candidates are left.
 - A score of -inf means "not a candidate". NaN and +inf are errors (ValueError).
+- ``cap`` limits the items of one category per list: the list is what greedy selection from the best candidate down gives
+  when items of a full category are skipped. Other candidates move up, so it too shortens no list needlessly.
 - The answer is a `TopK` whose rows are padded on the right: position -1 and score -inf.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_spark.models.category_cap import CategoryCap, checked_cap
+from recsys_spark.models.selection import TopK, empty_answer, select_best
+
 Seen = tuple[NDArray[Any], NDArray[Any]]
 
 MAX_BLOCK_BYTES = 256 * 2**20
-# The cut works on so many scores at a time (1 MiB of float32), because it reads them several times: they stay in cache.
-_SCORES_PER_STRIP = 2**18
-_LOWEST_SCORE = np.finfo(np.float32).min
-_PADDING_KEY = np.iinfo(np.uint64).max
-
-
-class TopK(NamedTuple):
-    """The k best candidates of every row, best first."""
-
-    positions: NDArray[np.int32]
-    """Item positions, shape (users, k), padded with -1."""
-    scores: NDArray[np.float32]
-    """Their scores, shape (users, k), padded with -inf (not NaN, so that a row stays sorted and comparable)."""
-    counts: NDArray[np.int64]
-    """Number of items really there, shape (users,), at most k."""
 
 
 def rows_per_block(num_items: int, max_bytes: int = MAX_BLOCK_BYTES) -> int:
@@ -50,6 +40,7 @@ def top_k_of_scores(
     k: int,
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best candidates of every row of a score matrix.
 
@@ -61,6 +52,7 @@ def top_k_of_scores(
         k: list length, at least 1; may be larger than the number of items.
         seen: see the module's contract.
         excluded: see the module's contract.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, wrong shapes or types, NaN or +inf anywhere (also in masked cells).
@@ -70,13 +62,10 @@ def top_k_of_scores(
         raise ValueError(f"expected float32 scores of shape (users, items), found {scores.dtype} {scores.shape}")
     num_users, num_items = scores.shape
     seen, excluded = _checked_masks(seen, excluded, num_users, num_items)
+    cap = checked_cap(cap, num_items)
     _check_scores(scores)
     _mask(scores, seen, excluded)
-    answer = _empty_answer(num_users, k)
-    strip = max(1, _SCORES_PER_STRIP // max(1, num_items))
-    for start in range(0, num_users if num_items else 0, strip):
-        _fill(answer, slice(start, start + strip), scores, k)
-    return answer
+    return select_best(scores, k, cap)
 
 
 def top_k_dot_product(
@@ -86,6 +75,7 @@ def top_k_dot_product(
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
     max_block_bytes: int = MAX_BLOCK_BYTES,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best items of every user, where a score is the dot product of the two vectors.
 
@@ -101,6 +91,7 @@ def top_k_dot_product(
         seen: see the module's contract.
         excluded: see the module's contract.
         max_block_bytes: limit on the score block.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, wrong shapes or types, vectors or scores that are not finite.
@@ -123,7 +114,7 @@ def top_k_dot_product(
             raise ValueError("a dot product overflows float32: scale the vectors down")
         return block
 
-    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded, cap)
 
 
 def top_k_sparse(
@@ -133,6 +124,7 @@ def top_k_sparse(
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
     max_block_bytes: int = MAX_BLOCK_BYTES,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best items of every user for a neighbour model: scores = user_rows @ item_item.
 
@@ -148,6 +140,7 @@ def top_k_sparse(
         seen: see the module's contract.
         excluded: see the module's contract.
         max_block_bytes: limit on the score block and the sparse product it comes from, together.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, not CSR, shapes that do not fit, NaN or +inf among the scores.
@@ -169,7 +162,7 @@ def top_k_sparse(
         np.copyto(block, np.float32(-np.inf), where=block <= 0)
         return block
 
-    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded, cap)
 
 
 def top_k_linear(
@@ -179,6 +172,7 @@ def top_k_linear(
     seen: Seen | None = None,
     excluded: NDArray[np.bool_] | None = None,
     max_block_bytes: int = MAX_BLOCK_BYTES,
+    cap: CategoryCap | None = None,
 ) -> TopK:
     """Take the k best items of every user for a linear model of all pairs of items: scores = user_rows @ item_weights.
 
@@ -192,6 +186,7 @@ def top_k_linear(
         seen: see the module's contract.
         excluded: see the module's contract.
         max_block_bytes: limit on the score block.
+        cap: see the module's contract.
 
     Raises:
         ValueError: k < 1, wrong shapes or types, NaN or +inf among the scores.
@@ -209,7 +204,7 @@ def top_k_linear(
         block[~block.any(axis=1)] = -np.inf
         return block
 
-    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded)
+    return _top_k_in_blocks(score_block, num_users, num_items, rows, k, seen, excluded, cap)
 
 
 def _top_k_in_blocks(
@@ -220,22 +215,28 @@ def _top_k_in_blocks(
     k: int,
     seen: Seen | None,
     excluded: NDArray[np.bool_] | None,
+    cap: CategoryCap | None,
 ) -> TopK:
     """Run top_k_of_scores over score_block(start, stop) and join the answers."""
     _check_k(k)
     seen, excluded = _checked_masks(seen, excluded, num_users, num_items)
-    answer = _empty_answer(num_users, k)
+    cap = checked_cap(cap, num_items)
+    answer = empty_answer(num_users, k)
     for start in range(0, num_users, rows):
         stop = min(start + rows, num_users)
-        block_seen = None
-        if seen is not None:
-            indptr, indices = seen
-            block_seen = (indptr[start : stop + 1] - indptr[start], indices[indptr[start] : indptr[stop]])
-        block_answer = top_k_of_scores(score_block(start, stop), k, block_seen, excluded)
+        block_answer = top_k_of_scores(score_block(start, stop), k, seen_block(seen, start, stop), excluded, cap)
         answer.positions[start:stop] = block_answer.positions
         answer.scores[start:stop] = block_answer.scores
         answer.counts[start:stop] = block_answer.counts
     return answer
+
+
+def seen_block(seen: Seen | None, start: int, stop: int) -> Seen | None:
+    """Give the seen items of the rows from start to before stop."""
+    if seen is None:
+        return None
+    indptr, indices = seen
+    return indptr[start : stop + 1] - indptr[start], indices[indptr[start] : indptr[stop]]
 
 
 def _check_k(k: int) -> None:
@@ -277,62 +278,3 @@ def _mask(scores: NDArray[np.float32], seen: Seen | None, excluded: NDArray[np.b
     if seen is not None and len(seen[1]):
         indptr, indices = seen
         scores[np.repeat(np.arange(len(scores)), np.diff(indptr)), indices] = -np.inf
-
-
-def _empty_answer(num_users: int, k: int) -> TopK:
-    return TopK(
-        positions=np.full((num_users, k), -1, dtype=np.int32),
-        scores=np.full((num_users, k), -np.inf, dtype=np.float32),
-        counts=np.zeros(num_users, dtype=np.int64),
-    )
-
-
-def _fill(answer: TopK, rows: slice, all_scores: NDArray[np.float32], k: int) -> None:
-    """Write the top k of a strip of rows into the same rows of the answer."""
-    scores = all_scores[rows]
-    num_items = scores.shape[1]
-    width = min(k, num_items)
-    keep = _kept(scores, k)
-    counts = np.count_nonzero(keep, axis=1)
-    filled = np.arange(width) < counts[:, None]
-    flat = np.flatnonzero(keep)
-    keys = np.full(filled.shape, _PADDING_KEY, dtype=np.uint64)
-    keys[filled] = _descending_key(scores.ravel()[flat]) << np.uint64(32) | (flat % num_items).astype(np.uint64)
-    keys.sort(axis=1)
-    # The padding key sorts last and its low half reads as -1, so positions need no further padding; scores do.
-    positions = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
-    answer.positions[rows, :width] = positions
-    answer.scores[rows, :width] = np.where(filled, np.take_along_axis(scores, positions, axis=1), np.float32(-np.inf))
-    answer.counts[rows] = counts
-
-
-def _kept(scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
-    """Mask of the at most k best candidates of each row, ties at the cut going to the lowest positions."""
-    num_items = scores.shape[1]
-    if k >= num_items:
-        return scores >= _LOWEST_SCORE
-    threshold = np.partition(scores, num_items - k, axis=1)[:, num_items - k, None]
-    # Rows with fewer than k candidates have threshold -inf; the lowest finite float keeps the masked cells out.
-    threshold = np.maximum(threshold, _LOWEST_SCORE)
-    keep = scores >= threshold
-    crossing = np.flatnonzero(np.count_nonzero(keep, axis=1) > k)
-    if len(crossing):
-        above = scores[crossing] > threshold[crossing]
-        tied = keep[crossing] & ~above
-        room = k - np.count_nonzero(above, axis=1)
-        # Ties in row order, then by position: the last one with room is at the row's start plus the room.
-        num_tied = np.count_nonzero(tied, axis=1)
-        last = np.flatnonzero(tied)[np.cumsum(num_tied) - num_tied + room - 1] % num_items
-        keep[crossing] = above | (tied & (np.arange(num_items, dtype=np.int32) <= last.astype(np.int32)[:, None]))
-    return keep
-
-
-def _descending_key(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Map float32 to integers that ascend where scores descend, so that (score, position) sorts as one number.
-
-    IEEE 754 floats of one sign order like their bits: negative ones have the sign bit set and go last, by growing
-    magnitude; the others are reversed within the lower half.
-    """
-    # Adding +0.0 turns -0.0 into 0.0.
-    bits = (scores + np.float32(0)).view(np.uint32)
-    return np.where(bits >> np.uint32(31), bits, np.uint32(0x7FFFFFFF) - bits).astype(np.uint64)

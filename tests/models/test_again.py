@@ -58,3 +58,12 @@ def test_scores_are_float32_as_the_table_wants(spark, half_life_days):
     items = spark.createDataFrame([("milk",)], "item_id string")
     rows = recommend_again(make_events(spark, []), items, AgainConfig(half_life_days=half_life_days), CUTOFF, 3)
     assert dict(rows.dtypes)["score"] == "float"
+
+
+def test_cap_keeps_the_best_of_each_category_and_does_not_limit_items_without_one(spark):
+    bought_at = {"milk": "08", "tea": "06", "rice": "04", "soap": "03", "salt": "02"}
+    events = make_events(spark, [bought(item, day) for item, day in bought_at.items()])
+    categories = {"milk": "drinks", "tea": "drinks", "rice": None, "soap": None, "salt": "spices"}
+    items = spark.createDataFrame(list(categories.items()), "item_id string, category string")
+    rows = recommend_again(events, items, AgainConfig(), CUTOFF, 4, max_per_category=1).orderBy("rank").collect()
+    assert [(row["rank"], row["item_id"]) for row in rows] == [(1, "milk"), (2, "rice"), (3, "soap"), (4, "salt")]

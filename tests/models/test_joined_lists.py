@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F
 
 from recsys_spark.models.joined_lists import recommend_by_join
 from recsys_spark.models.recommend import (
     catalogue_positions,
+    collect_category_cap,
     collect_evidence,
     recommend_by_neighbours,
     with_arrays,
@@ -36,13 +38,19 @@ def rows_of(frame):
     return sorted(map(tuple, frame.collect()), key=lambda row: (row[0], row[3]))
 
 
-def test_joined_lists_are_the_engines_lists_to_the_bit(spark):
+@pytest.mark.parametrize("limit", [None, 2], ids=["no cap", "cap"])
+def test_joined_lists_are_the_engines_lists_to_the_bit(spark, limit):
     item_ids, histories, evidence, seen = random_problem(num_users=40, num_rows=30, num_items=25)
     histories, evidence = spark.createDataFrame(histories), spark.createDataFrame(evidence)
     masked = spark.createDataFrame(list(seen.items()), "user_id string, seen array<int>")
-    joined = rows_of(recommend_by_join(histories, evidence, masked, catalogue_positions(spark, item_ids), 7))
+    items, cap = catalogue_positions(spark, item_ids), None
+    if limit is not None:
+        category = F.when(F.col("position") % 4 > 0, F.concat(F.lit("c"), F.col("position") % 4))
+        items = items.withColumn("category", category)
+        cap = spark.sparkContext.broadcast(collect_category_cap(items, item_ids, limit))
+    joined = rows_of(recommend_by_join(histories, evidence, masked, items, 7, limit))
     shared = spark.sparkContext.broadcast((item_ids, collect_evidence(evidence, 30, 25)))
-    engine = rows_of(recommend_by_neighbours(with_arrays(histories, masked), shared, 7, 2**20))
+    engine = rows_of(recommend_by_neighbours(with_arrays(histories, masked), shared, 7, 2**20, cap))
     assert joined == engine
     scores = {(user, score) for user, _, score, _ in joined}
     assert len(scores) < len(joined), "the problem has ties"

@@ -8,12 +8,18 @@ from model_checks import top_k_by_sorting
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from recsys_spark.config_approximate import ApproximateConfig
+from recsys_spark.models.approximate import build_index
+from recsys_spark.models.category_cap import CategoryCap
 from recsys_spark.models.recommend import (
     ItemMatrix,
     catalogue_positions,
+    collect_category_cap,
     collect_item_matrix,
+    recommend_by_index,
     recommend_by_neighbours,
     recommend_by_vectors,
+    share_index,
 )
 
 USERS = "user_id string, vector array<float>, seen array<int>"
@@ -63,8 +69,9 @@ def test_equals_brute_force_whatever_the_partitions(spark, problem, by, k):
     assert "saw all" not in found
 
 
-def test_small_arrow_batches_give_the_same_lists(spark, problem):
+def test_small_batches_in_and_out_give_the_same_lists(spark, problem, monkeypatch):
     users, matrix = problem
+    monkeypatch.setattr("recsys_spark.models.recommend._MAX_LIST_ROWS", 10)  # two users at once
     rows = spark.createDataFrame([(user, *values) for user, values in users.items()], USERS)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
     try:
@@ -122,3 +129,36 @@ def test_neighbour_lists_equal_the_sum_of_similarities(spark):
     found = as_lists(recommend_by_neighbours(users, spark.sparkContext.broadcast((ids, similarity)), 3, MEBIBYTE))
     # nothing speaks for an item: it is not listed, and a user for whom nothing speaks has no list
     assert found == {"had a": [("b", 0.5), ("c", 0.25)], "had a, b": [("c", 0.25 + 2 * 0.5)]}
+
+
+def test_index_that_reaches_every_worker_gives_the_exact_lists_when_it_visits_everything(spark, problem):
+    pytest.importorskip("faiss", reason="the extra `ann` is not installed")
+    users, matrix = problem
+    file = share_index(spark, build_index(matrix.vectors, matrix.excluded, ApproximateConfig()), "als-2024")
+    rows = spark.createDataFrame([(user_id, *rest) for user_id, rest in users.items()], USERS).repartition(2)
+    found = as_lists(recommend_by_index(rows, spark.sparkContext.broadcast(matrix), file, 5, 8, MEBIBYTE))
+    assert found == brute_force(
+        users, matrix, 5
+    )  # overfetch takes all 40 items, so that ties at the end are defined too
+
+
+def test_caps_hold_for_vectors_and_for_neighbours(spark):
+    ids, cap = ["a", "b", "c", "d"], spark.sparkContext.broadcast(CategoryCap(np.array([0, 0, 1, -1], np.int32), 1))
+    vectors = spark.sparkContext.broadcast(
+        ItemMatrix(ids, np.array([[4], [3], [2], [1]], np.float32), np.zeros(4, dtype=bool))
+    )
+    users = spark.createDataFrame([("u", [1.0], None)], USERS)
+    found = as_lists(recommend_by_vectors(users, vectors, 3, MEBIBYTE, cap))
+    assert found == {"u": [("a", 4.0), ("c", 2.0), ("d", 1.0)]}
+    similarity = sparse.csr_matrix(np.array([[0, 0.5, 0.25, 0.75]] + [[0] * 4] * 3, np.float32))
+    users = spark.createDataFrame(
+        [("u", [0], [1.0], [3])], "user_id string, position array<int>, weights array<float>, seen array<int>"
+    )
+    found = as_lists(recommend_by_neighbours(users, spark.sparkContext.broadcast((ids, similarity)), 3, MEBIBYTE, cap))
+    assert found == {"u": [("b", 0.5), ("c", 0.25)]}
+
+
+def test_category_codes_follow_the_catalogue_and_missing_categories_are_none(spark):
+    rows = [("b", "film"), ("not in the catalogue", "book"), ("a", "game"), ("d", None), ("e", "film")]
+    cap = collect_category_cap(spark.createDataFrame(rows, "item_id string, category string"), list("abcde"), 2)
+    assert (cap.categories.tolist(), cap.limit) == ([0, 1, -1, -1, 1], 2)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
+from recsys_spark.models.selection import TopK
 from recsys_spark.models.top_k import (
-    TopK,
     rows_per_block,
     top_k_dot_product,
     top_k_linear,

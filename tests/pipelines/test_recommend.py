@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from factories import make_items
 from model_checks import (
     TOLERANCE,
     as_lists,
@@ -323,3 +324,65 @@ def test_weights_of_ease_for_another_catalogue_are_refused(spark, world, tmp_pat
         ModelError, match=r"weights between the 27 items.*28 of another catalogue.*train the model again"
     ):
         recommend(spark, copy.config, CUTOFF)
+
+
+# caps per category
+
+
+def test_no_list_holds_more_of_a_category_than_its_cap(spark, world, tmp_path):
+    models = ["popular", "again", "neighbours", "ease", "als"]
+    copy = world.copied_to(
+        tmp_path, recommend={"k": 5, "models": models, "tasks": ["next"], "max_per_category": 2},
+    )  # fmt: skip
+    category = {f"{block}{i}": block for block in "AB" for i in range(8)} | {TWIN_ITEMS[0]: None}
+    tables.upsert(spark, copy.config, "items", make_items(spark, category), "true")
+    recommend(spark, copy.config, CUTOFF)
+    lists_pdf = table_pdf(spark, copy.config, "recommendations").query("task == 'next' and model in @models")
+    categories = lists_pdf["item_id"].map(category)
+    per_category = lists_pdf[categories.notna()].groupby(["model", "user_id", categories]).size()
+    assert per_category.max() == 2
+    assert set(per_category.groupby("model").max()) == {2}
+    check_ranks(lists_pdf.query("model == 'popular'"))
+    # skipped items are replaced while there are others: everybody has 5 of popular's list, which B alone would fill
+    assert (lists_pdf.query("model == 'popular'").groupby("user_id").size() == 5).all()
+
+
+def test_cap_without_any_category_says_where_categories_come_from(spark, world, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"models": ["popular"], "tasks": ["next"], "max_per_category": 2})
+    with pytest.raises(DataError, match=r"table .*items.* does not exist; run jobs/ingest_items.py"):
+        recommend(spark, copy.config, CUTOFF)
+    tables.upsert(spark, copy.config, "items", make_items(spark, {"A0": None}), "true")
+    with pytest.raises(DataError, match=r"none of the \d+ items of the catalogue has a category.*ingest_items"):
+        recommend(spark, copy.config, CUTOFF)
+
+
+# the approximate index
+
+
+def approximate_world(world, folder, **settings):
+    recommending = {"k": 5, "models": ["popular", "als"], "tasks": ["discovery"], "index": "approximate"}
+    return world.copied_to(folder, recommend=recommending, approximate=settings)
+
+
+def test_index_that_visits_every_cell_gives_the_lists_of_the_exact_engine(spark, world, lists_of, tmp_path, caplog):
+    pytest.importorskip("faiss", reason="the extra `ann` is not installed")
+    copy = approximate_world(world, tmp_path)
+    with caplog.at_level("INFO", logger="recsys_spark"):
+        recommend(spark, copy.config, CUTOFF)
+    assert "model=als items=28 cells=1 discovery_recall_at_10=1 discovery_exact_share=" in caplog.text
+    again = table_pdf(spark, copy.config, "recommendations").query("task == 'discovery'")
+    for model in ("popular", "als"):
+        check_same_lists(lists_of("discovery", model), again.query("model == @model"), TOLERANCE)
+
+
+def test_index_below_the_floor_stops_the_job_before_any_list_is_written(spark, world, tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason="the extra `ann` is not installed")
+    monkeypatch.setattr("recsys_spark.models.approximate._MIN_CELL_ITEMS", 1)
+    copy = approximate_world(world, tmp_path, cells=28, probes=1, overfetch=1)
+    before = tables.delta_version(spark, copy.config, "recommendations")
+    message = (
+        r"of als \(discovery\) finds 0\.\d+ of the exact first 10 .* min_recall = 0.95 .*no list was written; raise"
+    )
+    with pytest.raises(ModelError, match=message):
+        recommend(spark, copy.config, CUTOFF)
+    assert tables.delta_version(spark, copy.config, "recommendations") == before
