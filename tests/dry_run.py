@@ -130,7 +130,7 @@ def _executor_pod(spark: Any, conf: Any, client: Any) -> Any:
     nothing = jvm.scala.Option.empty()
     conf.set("spark.driver.host", "10.0.0.1").set("spark.driver.port", "7078")  # the driver would have set them
     executor = jvm.org.apache.spark.deploy.k8s.KubernetesConf.createExecutorConf(conf, "1", "spark-app", nothing, 0)
-    security = jvm.org.apache.spark.SecurityManager(conf, nothing, nothing)
+    security = spark._jsc.sc().env().securityManager()
     builder = jvm.org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBuilder()
     profiles = getattr(getattr(jvm.org.apache.spark.resource, "ResourceProfile$"), "MODULE$")
     try:  # a JVM has one default profile: the running session gets its own back

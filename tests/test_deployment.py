@@ -196,7 +196,7 @@ def test_spark_knows_every_setting_of_the_guides_commands(spark, command):
     assert [problem for problem in problems if problem] == []
     job = next(argument for argument in command.arguments if argument.endswith(".py"))
     assert (ROOT / job.removeprefix("local:///opt/recsys/")).is_file()
-    joined = " ".join(found.arguments)
+    joined = " ".join(argument or "" for argument in found.arguments)  # null where there are no further Python files
     assert "--date" in joined
     assert "--config" in joined
 

@@ -146,7 +146,7 @@ def test_trials_at_once_have_roots_and_scheduler_pools_of_their_own(spark, world
     together, found = threading.Barrier(2), []
 
     def measured(spark, trial, cutoff, truth):
-        together.wait(timeout=60)  # nobody gets further before both have begun
+        together.wait(timeout=240)  # nobody gets further before both have begun
         found.append((trial.data_root, spark.sparkContext.getLocalProperty("spark.scheduler.pool")))
         return GOAL
 
