@@ -38,6 +38,7 @@ from worlds import (
 
 from recsys_spark.errors import DataError, ModelError
 from recsys_spark.infra import tables
+from recsys_spark.models.approximate import build_index
 from recsys_spark.pipelines.recommend import recommend
 
 pytestmark = pytest.mark.spark
@@ -377,8 +378,12 @@ def test_index_that_visits_every_cell_gives_the_lists_of_the_exact_engine(spark,
 
 def test_index_below_the_floor_stops_the_job_before_any_list_is_written(spark, world, tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason="the extra `ann` is not installed")
-    monkeypatch.setattr("recsys_spark.models.approximate._MIN_CELL_ITEMS", 1)
-    copy = approximate_world(world, tmp_path, cells=28, probes=1, overfetch=1)
+    # an index whose cells hold the opposite of every item finds the worst ones first, and enough of them
+    monkeypatch.setattr(
+        "recsys_spark.pipelines.recommend.build_index",
+        lambda vectors, excluded, config: build_index(-vectors, excluded, config),
+    )
+    copy = approximate_world(world, tmp_path)
     before = tables.delta_version(spark, copy.config, "recommendations")
     message = (
         r"of als \(discovery\) finds 0\.\d+ of the exact first 10 .* min_recall = 0.95 .*no list was written; raise"
