@@ -25,7 +25,7 @@ class UserNeighboursConfig(BaseConfig):
 
     similarity: Literal["cosine", "pearson"] = "cosine"
     """Cosine of the users' weights, or their Pearson correlation over the whole catalogue."""
-    num_neighbours: int = Field(100, ge=1, le=10_000)
+    num_neighbours: int = Field(50, ge=1, le=10_000)
     """Neighbours kept per user."""
     shrink: float = Field(10.0, ge=0)
     """Added to the denominator, so that users with little in common count less."""
