@@ -14,7 +14,8 @@ from worlds import CUTOFF, blocks_config, blocks_events, trained_blocks_world
 
 from recsys_spark.infra import tables
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+# the first test may also train the world that others share
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OPTIONS = (
     "--executor-memory",

@@ -385,9 +385,7 @@ def test_index_below_the_floor_stops_the_job_before_any_list_is_written(spark, w
     )
     copy = approximate_world(world, tmp_path)
     before = tables.delta_version(spark, copy.config, "recommendations")
-    message = (
-        r"of als \(discovery\) finds 0\.\d+ of the exact first 10 .* min_recall = 0.95 .*no list was written; raise"
-    )
+    message = r"of als \(discovery\) finds 0\.\d+ of the exact first 10 .*min_recall = 0.95.*no list was written; raise"
     with pytest.raises(ModelError, match=message):
         recommend(spark, copy.config, CUTOFF)
     assert tables.delta_version(spark, copy.config, "recommendations") == before
