@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 from recsys_spark.config_tune import ParameterConfig
@@ -15,7 +17,7 @@ try:
     import optuna
     from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import TrialState
     from sqlalchemy.exc import SQLAlchemyError
 except ModuleNotFoundError as error:
     raise ConfigError(
@@ -114,16 +116,42 @@ def run_trials(
             trial.set_user_attr(name, fact)
         return measured.value
 
-    def stop_when_done(study: optuna.Study, _: FrozenTrial) -> None:
-        if len(finished_trials(study)) >= trials:
-            study.stop()
-
     # one round finishes fewer than asked when a trial that was lost came to light meanwhile
     while (missing := trials - len(finished_trials(study))) > 0 and (end is None or time.monotonic() < end):
-        left = None if end is None else end - time.monotonic()
-        study.optimize(
-            run, missing, left, n_jobs=min(workers, missing), catch=_TRIAL_ERRORS, callbacks=[stop_when_done]
-        )
+        _run_round(study, run, missing, trials, end, min(workers, missing))
+
+
+def _run_round(
+    study: optuna.Study, run: Callable[[optuna.Trial], float], missing: int, trials: int, end: float | None, workers: int
+) -> None:  # fmt: skip
+    """Start so many trials in so many threads; an error that is not a trial's own stops all of them and is raised.
+
+    Not by Optuna's own threads (n_jobs): they drop what the last trials raise, and the search would go on for ever.
+    """
+    left, lock, is_stopped = iter(range(missing)), Lock(), Event()
+
+    def has_next() -> bool:
+        is_over = is_stopped.is_set() or (end is not None and time.monotonic() >= end)
+        with lock:
+            return not is_over and len(finished_trials(study)) < trials and next(left, None) is not None
+
+    def work() -> None:
+        try:
+            while has_next():
+                study.optimize(run, n_trials=1, catch=_TRIAL_ERRORS)
+        except BaseException:
+            is_stopped.set()
+            raise
+
+    if workers == 1:  # in the main thread, where an interruption from the keyboard arrives
+        work()
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for done in as_completed([threads.submit(work) for _ in range(workers)]):
+                done.result()
+        finally:
+            is_stopped.set()
 
 
 def finished_trials(study: optuna.Study) -> list[Trial]:

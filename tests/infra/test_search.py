@@ -148,6 +148,19 @@ def test_threads_share_one_study(url, name):
     assert len({str(trial.values) for trial in trials}) == 9
 
 
+def test_unforeseen_error_of_one_thread_ends_the_search(url, name):
+    tried = []
+
+    def broken(number, values):
+        tried.append(number)
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        # as many trials as threads, so that nobody waits for a free one; the timeout ends what would go on for ever
+        run(url, name, 2, broken, workers=2, timeout=10.0)
+    assert len(tried) <= 2
+
+
 def test_no_trial_starts_after_the_timeout(url, name):
     assert run(url, name, 5, objective=lambda *_: pytest.fail("a trial was run"), timeout=0.0) == []
 
