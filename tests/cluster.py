@@ -112,7 +112,7 @@ def submit(
     command += [str(ROOT / "jobs" / f"{job}.py"), "--config", str(settings), *arguments]
     environ = {**os.environ, "SPARK_CONF_DIR": str(conf_dir())}
     done = subprocess.run(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
     )
     return done.returncode, done.stdout
 

@@ -62,6 +62,7 @@ def test_other_seed_replaces_vectors_and_version_and_no_other_model(spark, world
     assert versions.isdisjoint(trained[1])
     assert set(table_pdf(spark, copy.config, "item_vectors")["model"]) == {
         "als",
+        "ease",
         "popular",
         "popular_recent",
         "feature_factors",
