@@ -68,4 +68,4 @@ class TuneConfig(BaseConfig):
     seed: int | None = 42
     """Start of the sampler; null: another one each time, which several drivers of one study need."""
     storage: str | None = None
-    """SQLAlchemy URL of Optuna's database; null keeps a SQLite file below data_root/tune, for drivers on one machine."""
+    """SQLAlchemy URL of Optuna's database; null keeps a SQLite file below data_root/tune, for one driver."""

@@ -53,6 +53,19 @@ class Trial:
     error: str | None
 
 
+class _Study(optuna.Study):
+    """A study whose threads are handed trials one after the other: SQLite has no lock by which Optuna could give one out once."""
+
+    def __init__(self, name: str, storage: RDBStorage, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+        super().__init__(name, storage, sampler)
+        self._handing_out = Lock()
+
+    def ask(self, *args: Any, **kwargs: Any) -> optuna.Trial:
+        """Give the next trial."""
+        with self._handing_out:
+            return super().ask(*args, **kwargs)
+
+
 def open_study(url: str, name: str, seed: int | None) -> optuna.Study:
     """Open a study, or make it where the database has none of that name. Larger values are better.
 
@@ -68,7 +81,8 @@ def open_study(url: str, name: str, seed: int | None) -> optuna.Study:
                 heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES),
             )  # fmt: skip
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        study = _Study(name, storage)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise ConfigError(
             f"tune.storage: expected a database that SQLAlchemy can open, found {type(error).__name__}; check the URL and its driver"
