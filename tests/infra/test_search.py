@@ -148,19 +148,6 @@ def test_threads_share_one_study(url, name):
     assert len({str(trial.values) for trial in trials}) == 9
 
 
-def test_no_trial_is_given_to_two_threads(url, name):
-    tried = []
-
-    def remembered(number, values):
-        tried.append(number)
-        return hill(number, values)
-
-    for attempt in range(5):  # each begins with a waiting trial, for which all threads reach
-        trials = run(url, f"{name} {attempt}", 4, remembered, workers=4)
-        assert [trial.number for trial in trials] == [0, 1, 2, 3]
-    assert sorted(tried) == sorted([0, 1, 2, 3] * 5)
-
-
 def test_unforeseen_error_of_one_thread_ends_the_search(url, name):
     tried = []
 
