@@ -52,7 +52,14 @@ def test_the_main_job_uses_both_workers_and_gives_the_lists_of_one_machine(spark
     )
     history = tmp_path / "history"
     history.mkdir()
-    options = ["--conf", "spark.eventLog.enabled=true", "--conf", f"spark.eventLog.dir=file://{history}"]
+    options = [
+        "--conf",
+        "spark.eventLog.enabled=true",
+        "--conf",
+        "spark.eventLog.compress=false",
+        "--conf",
+        f"spark.eventLog.dir=file://{history}",
+    ]
     options += ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}"]  # this checkout, whatever package is installed
 
     code, printed = submit(cluster, "main_job", config, *OPTIONS, *options, arguments=("--date", str(CUTOFF)))
