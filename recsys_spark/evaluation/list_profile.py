@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -62,11 +62,14 @@ class ListProfile:
         return np.array([metrics.coverage(int(listed), catalogue_size) for listed in np.cumsum(new)])
 
 
-def list_profile(recommendations: DataFrame, item_stats: DataFrame, k: int) -> DataFrame:
+def list_profile(
+    recommendations: DataFrame, item_stats: DataFrame, k: int, lists_cold: Collection[str] = ()
+) -> DataFrame:
     """Count the items and places of lists by four keys; `profiles` reads the collected rows.
 
     Needs the recommendations table and item_stats (item_id, item_users, category). Gives task, model, kind (times_listed,
-    first_rank, item_users, category), key (as text), num_items, num_places (in the top k).
+    first_rank, item_users, category), key (as text), num_items, num_places (in the top k). An item that nobody had is of the
+    catalogue of the models in lists_cold only.
     """
     per_item = recommendations.groupBy(TASK, MODEL, ITEM_ID).agg(
         F.count_if(F.col(RANK) <= k).alias(_TIMES), F.min(RANK).alias(_FIRST_RANK)
@@ -78,7 +81,8 @@ def list_profile(recommendations: DataFrame, item_stats: DataFrame, k: int) -> D
         F.struct(F.lit(name).alias(_KIND), F.col(name).cast("string").alias(_KEY))
         for name in (_TIMES, _FIRST_RANK, ITEM_USERS, CATEGORY)
     ])  # fmt: skip
-    is_counted = F.col(_KIND).isin(ITEM_USERS, CATEGORY) | (F.col(ITEM_USERS) > 0)
+    in_catalogue = (F.col(ITEM_USERS) > 0) | F.col(MODEL).isin(list(lists_cold))
+    is_counted = F.col(_KIND).isin(ITEM_USERS, CATEGORY) | in_catalogue
     rows = known.select(TASK, MODEL, _TIMES, ITEM_USERS, F.inline(keys)).where(is_counted)
     return rows.groupBy(TASK, MODEL, _KIND, _KEY).agg(F.count("*").alias(_ITEMS), F.sum(_TIMES).alias(_PLACES))
 
@@ -122,17 +126,19 @@ def catalogue_rows(
 
 
 def tails(
-    shapes: Mapping[tuple[str, str], ListProfile], item_users: np.ndarray, head_from: int, length: int
-) -> dict[tuple[str, str], Tail]:
+    shapes: Mapping[tuple[str, str], ListProfile], item_users: np.ndarray, head_from: int, length: int,
+    larger_catalogues: Mapping[str, int] = MappingProxyType({}),
+) -> dict[tuple[str, str], Tail]:  # fmt: skip
     """Give how popular each model's lists are; items with at least head_from users are the head."""
     found = {}
     for key, shape in shapes.items():
+        size = larger_catalogues.get(key[1], len(item_users))
         places = shape.places_by_item_users
         head = sum(number for users, number in places.items() if users >= head_from)
         found[key] = Tail(
             head_share=head / max(1, sum(places.values())),
             popularity=popularity_curve(places, item_users),
-            coverage=shape.coverage_by_length(len(item_users), length),
+            coverage=shape.coverage_by_length(size, length),
         )
     return found
 

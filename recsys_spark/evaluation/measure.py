@@ -74,16 +74,19 @@ def measure(
     lists = collect_lists(recommendations, items)
     asked = recommendations.select(TASK, MODEL).distinct()
     sums_pdf = metric_sums(lists, truth, pasts, asked, config.k, known.num_users if known else 1).toPandas()
-    shapes = profiles(list_profile(recommendations, items, config.k[0]).toPandas())
+    larger = before.larger_catalogues if before else {}
+    shapes = profiles(list_profile(recommendations, items, config.k[0], larger).toPandas())
     metrics_pdf = with_intervals(sums_pdf, config.confidence)
     if before and known:
-        of_all_lists = catalogue_rows(shapes, len(known.item_users), config.k, before.larger_catalogues)
+        of_all_lists = catalogue_rows(shapes, len(known.item_users), config.k, larger)
         metrics_pdf = pd.concat([metrics_pdf, of_all_lists], ignore_index=True)
     return Measurement(
         metrics_pdf=_in_order(metrics_pdf, order),
         comparisons=comparisons(sums_pdf, list(order), config.confidence, config.num_resamples, config.seed),
         profiles=shapes,
-        tails=tails(shapes, known.item_users, before.limits.head_from, max(config.k)) if before and known else {},
+        tails=tails(shapes, known.item_users, before.limits.head_from, max(config.k), larger)
+        if before and known
+        else {},
         categories=categories_of(shapes, known, sums_pdf) if known else None,
     )
 

@@ -33,19 +33,20 @@ SHAPE = ListProfile(
 def test_counts_of_items_and_of_places(spark):
     lists = {
         ("next", "m", "ann"): ["hit", "rare", "deep"], ("next", "m", "bob"): ["hit", "mid"], ("next", "m", "cat"): ["foreign"],
-        ("next", "other", "ann"): ["mid"],
+        ("next", "other", "ann"): ["mid"], ("next", "cold", "ann"): ["unsold", "hit"],
     }  # fmt: skip
     rows = [(*key, item, rank) for key, items in lists.items() for rank, item in enumerate(items, start=1)]
     recommendations = spark.createDataFrame(rows, "task string, model string, user_id string, item_id string, rank int")
     stats = [("hit", 4, "film"), ("mid", 2, "book"), ("rare", 1, "film"), ("deep", 1, None), ("unsold", 0, "book")]
     items = spark.createDataFrame(stats, "item_id string, item_users long, category string")
-    found = profiles(list_profile(recommendations, items, k=2).toPandas())
+    found = profiles(list_profile(recommendations, items, k=2, lists_cold=["cold"]).toPandas())
     expected = ListProfile(
         times_listed=SHAPE.times_listed, new_at_rank={1: 1, 2: 2, 3: 1}, places_by_item_users=SHAPE.places_by_item_users,
         places_by_category=SHAPE.places_by_category,
     )  # fmt: skip
     assert found["next", "m"] == expected
     assert found["next", "other"].times_listed == {1: 1}
+    assert (found["next", "cold"].times_listed, found["next", "cold"].new_at_rank) == ({1: 2}, {1: 1, 2: 1})
 
 
 def test_known_items_and_users(spark):
