@@ -18,7 +18,7 @@ from delta.exceptions import (
 )
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, TablesConfig
@@ -252,11 +252,16 @@ def replace_partition(
     )
     ordered = rows.select(*[F.col(field.name).cast(field.dataType) for field in spec.schema])
 
-    def write() -> None:
-        _write(ordered.write.format("delta").mode("overwrite").option("replaceWhere", where), config, name)
+    def write() -> Observation:
+        written = Observation()
+        counted = ordered.observe(written, F.count(F.lit(1)).alias("rows"))
+        _write(counted.write.format("delta").mode("overwrite").option("replaceWhere", where), config, name)
+        return written
 
-    retry_on_conflict(write, config.tables)
-    return spark.table(table_address(config, name)).where(where).count()
+    written = retry_on_conflict(write, config.tables)
+    if config.tables.catalog is not None:  # there the rows go through a second query, which is not observed
+        return spark.table(table_address(config, name)).where(where).count()
+    return int(written.get["rows"])  # counted on the way into the files: asking the table costs more than writing it
 
 
 def replace_model(
