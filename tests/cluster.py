@@ -120,7 +120,8 @@ def submit(
 def tasks_by_executor(event_log: Path) -> Counter[str]:
     """Executor id -> tasks that it ended well, from the event log of the one application in a folder."""
     [file] = [path for path in event_log.rglob("*") if path.is_file() and path.name.startswith(("app-", "events_"))]
-    events = (json.loads(line) for line in file.read_text().splitlines())
+    # not splitlines: plans hold letters of their own that it takes for line ends
+    events = (json.loads(line) for line in file.read_text().split("\n") if line)
     ends = (event for event in events if event["Event"] == "SparkListenerTaskEnd")
     return Counter(
         event["Task Info"]["Executor ID"] for event in ends if event["Task End Reason"]["Reason"] == "Success"

@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -119,11 +121,20 @@ _TRAINED: dict[str, World] = {}
 
 
 def trained_blocks_world(spark: Any, tmp_path_factory: Any) -> World:
-    """The blocks world after every pipeline up to recommend, made once for all test files: read it, change only copies."""
+    """The blocks world after every pipeline up to recommend, made once for all test processes: read it, change only copies."""
     if "blocks" not in _TRAINED:
-        world = blocks_world(spark, tmp_path_factory.mktemp("blocks"))
-        run_line(spark, world.config)
-        _TRAINED["blocks"] = world
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        folder, complete = shared / "blocks", shared / "blocks.complete"
+        with open(shared / "blocks.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if complete.exists():
+                _TRAINED["blocks"] = World(blocks_events(), blocks_config(folder))
+            else:
+                shutil.rmtree(folder, ignore_errors=True)  # another process failed halfway
+                _TRAINED["blocks"] = blocks_world(spark, folder)
+                run_line(spark, _TRAINED["blocks"].config)
+                complete.touch()
     return _TRAINED["blocks"]
 
 

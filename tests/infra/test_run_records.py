@@ -37,7 +37,7 @@ def clock(start="2024-03-06 02:00"):
 
 def run(spark, config, lines, day=DAY, name="run", counts=None, start="2024-03-06 02:00"):
     """What a pipeline does; counts are those that only the table can tell."""
-    with run_records.recorded(spark, config, "events", day, name, clock(start)) as record:
+    with run_records.recorded(spark, config, "events", day, name, now=clock(start)) as record:
         found = run_records.profile_batch(record, lines)
         run_records.check_batch(record)
         run_records.check_written(record, {**found, **(counts or {}), "read": record.counts["read"]})
