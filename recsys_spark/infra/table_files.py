@@ -67,19 +67,6 @@ def vacuum(spark: SparkSession, config: Config, name: str, hours: int) -> None:
         tables.retry_on_conflict(lambda: spark.sql(statement), config, name)  # its start and end are commits, too
 
 
-def delete_matching(spark: SparkSession, config: Config, name: str, keys: DataFrame, column: str) -> int:
-    """Delete the rows whose column is among the keys' and give their number; no value enters Delta's log.
-
-    A MERGE and not a DELETE, since the log keeps the text of a DELETE's condition.
-    """
-
-    def merge() -> int:
-        merged = _merge(spark, config, name, keys, column).whenMatchedDelete()
-        return int(merged.execute().collect()[0]["num_deleted_rows"])
-
-    return tables.retry_on_conflict(merge, config, name)
-
-
 def update_matching(
     spark: SparkSession, config: Config, name: str, keys: DataFrame, column: str, changes: dict[str, str]
 ) -> int:

@@ -228,13 +228,13 @@ def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, upda
     return retry_on_conflict(merge, config, name)
 
 
-def delete_keys(spark: SparkSession, config: Config, name: str, keys: DataFrame) -> int:
-    """Delete the rows whose key is among keys (the table's key columns, distinct); give their number.
+def delete_matching(spark: SparkSession, config: Config, name: str, keys: DataFrame) -> int:
+    """Delete the rows that equal one of the keys (distinct rows) in all columns that keys has; give their number.
 
     By MERGE and not by DELETE ... WHERE: Delta's log keeps the text of a condition, and keys may be personal.
     """
     check_log(spark, config, name)
-    condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
+    condition = " AND ".join(f"t.{column} = s.{column}" for column in keys.columns)
 
     def merge() -> int:
         merged = _delta_table(spark, config, name).alias("t").merge(keys.alias("s"), condition)
