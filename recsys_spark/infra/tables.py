@@ -347,7 +347,7 @@ def retry_on_conflict(write: Callable[[], _Result], config: Config, name: str) -
 
 def _turn(config: Config, name: str) -> AbstractContextManager[None]:
     root = absolute_root(config).removeprefix("file:")
-    is_folder = config.is_local or root != absolute_root(config)
+    is_folder = config.tables.catalog is None and (config.is_local or root != absolute_root(config))
     return one_process_at_a_time(Path(root) / "locks" / name) if is_folder else nullcontext()
 
 
