@@ -104,6 +104,10 @@ class Bucket:
     UPDATED = "updated"  # items only: a newer row of an item that was there
 
 
+READ = "read"
+"""The physical lines of a delivery, in counts beside those of the buckets."""
+
+
 class Reason:
     """Why a line was quarantined; docs/guide/ingest.md explains each."""
 

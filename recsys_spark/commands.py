@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_spark.columns import Protocol
+from recsys_spark.columns import READ, Protocol
 from recsys_spark.config import Config
 from recsys_spark.config_file import conf_folder, load_config, without_secrets
 from recsys_spark.errors import ConfigError
@@ -122,7 +122,7 @@ def quarantine(options: argparse.Namespace) -> int:
         if options.action == "replay":
             feeds: tuple[Feed, ...] = (options.feed,) if options.feed else ("events", "items")
             counts = replay_quarantine(spark, config, options.date, feeds)
-            print(conservation_line(counts) if counts.get("read") else "nothing is quarantined")
+            print(conservation_line(counts) if counts.get(READ) else "nothing is quarantined")
             print(f"left the quarantine: {counts['removed']:,.0f}")
             return 0
         found = quarantine_of(spark, config, options.feed or "events")

@@ -138,7 +138,7 @@ def crashing(at: int, is_after: bool) -> Iterator[list[str]]:
     with (
         patch.object(tables, "merge_new", wrapped(tables.merge_new)),
         patch.object(tables, "append_rows", wrapped(tables.append_rows)),
-        patch.object(tables, "delete_keys", wrapped(tables.delete_keys)),
+        patch.object(tables, "delete_matching", wrapped(tables.delete_matching)),
     ):
         yield done
 

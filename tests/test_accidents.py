@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import date
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from recsys_spark.data.outcome import BUCKETS
 from recsys_spark.errors import RetryableError
 from recsys_spark.infra import tables
 from recsys_spark.infra.session import full_disk_explained
+from recsys_spark.infra.table_lock import one_process_at_a_time
 from recsys_spark.pipelines.ingest_events import ingest_events
 
 KILLED_DAYS = 5  # per sequence; day after day into the same tables, so that a kill also meets tables with a history
@@ -176,8 +177,7 @@ def test_a_commit_cut_between_two_lines_is_found_by_the_checksum_of_a_local_file
         event_ids(spark, config)
 
 
-# Two writers here are two threads of one driver. Delta makes a commit on a plain local folder atomic within one JVM only, because
-# renaming a local file replaces what is there: several drivers at once need a file system with an atomic "create if absent".
+# Two threads of one driver, which do not wait for each other: Delta lets the first one through and the other one tries again.
 @pytest.mark.parametrize("same_day", [True, False], ids=["same day", "two days"])
 def test_two_ingests_at_once_lose_nothing_and_add_nothing_twice(spark, tmp_path, deliveries, same_day):
     folder, days = deliveries
@@ -191,6 +191,25 @@ def test_two_ingests_at_once_lose_nothing_and_add_nothing_twice(spark, tmp_path,
         assert all(run["read"] == sum(run[bucket] for bucket in BUCKETS) for run in runs)
         assert sum(run["inserted"] for run in runs) == len(expected["events"])
         assert accidents.stored_rows(spark, config) == expected
+
+
+@pytest.mark.slow
+def test_two_drivers_that_reach_a_local_table_at_once_take_turns(spark, tmp_path, deliveries):
+    folder, days = deliveries
+    config = shop_config(folder / "raw", tmp_path / "lake")
+    logs = [tmp_path / "logs" / f"driver-{number}.txt" for number in range(2)]
+    first_written = Path(config.data_root) / "locks" / accidents.INGEST_TABLES[0]
+    with ExitStack() as running:
+        with one_process_at_a_time(first_written):
+            pairs = [
+                (accidents.submit_ingest(config, day.day, log), log) for day, log in zip(days[:2], logs, strict=True)
+            ]
+            for process, _ in pairs:
+                running.callback(accidents.kill_group, process)
+            for process, log in pairs:
+                accidents.wait_for(process, log, f"table_busy table={accidents.INGEST_TABLES[0]}")
+        assert [process.wait(240) for process, _ in pairs] == [0, 0], [log.read_text()[-3000:] for log in logs]
+    assert accidents.stored_rows(spark, config) == days[1].rows
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from recsys_spark import demo_data
 from recsys_spark.cli import PIPELINES, main, run_job
+from recsys_spark.data.outcome import BUCKETS
 from recsys_spark.errors import ConfigError, DataError, ModelError, RetryableError, SchemaError, TrainingError
 from recsys_spark.infra import session
 
@@ -310,3 +311,72 @@ def test_evaluate_takes_lengths_columns_and_keys(evaluated, capsys):
 def test_evaluate_refuses_lengths_that_are_none(no_spark, capsys, k):
     assert exit_code(main, ["evaluate", "--recommendations", "a", "--truth", "t", f"-k={k}"]) == 2
     assert "expected a whole number of at least 1" in capsys.readouterr().err
+
+
+# recsys quarantine and migrate
+
+
+@pytest.fixture
+def quarantined(spark_stub, monkeypatch):
+    """What `recsys quarantine` asks of the pipeline; one line is quarantined."""
+    import pandas as pd
+
+    from recsys_spark.pipelines import replay_quarantine as pipeline
+
+    calls = []
+
+    def record(name, answer):
+        def stub(_, *arguments):
+            calls.append((name, *arguments))
+            return answer
+
+        monkeypatch.setattr(pipeline, name, stub)
+
+    record("quarantine_of", "the rows")
+    record("reason_counts", pd.DataFrame({"reason": ["malformed"], "lines": [1]}))
+    record("list_lines", pd.DataFrame({"source_file": ["day.json"]}))
+    nothing = dict.fromkeys(BUCKETS, 0.0)
+    record("replay_quarantine", {**nothing, "read": 3.0, "inserted": 2.0, "quarantined": 1.0, "removed": 2.0})
+    return calls
+
+
+def test_quarantine_is_counted_and_listed_by_feed_and_reason(quarantined, spark_stub, capsys):
+    assert exit_code(main, ["quarantine", "counts", "--feed", "items"]) == 0
+    assert exit_code(main, ["quarantine", "list", "--reason", "malformed", "--limit", "5"]) == 0
+    (of_items, counts, of_events, listed) = quarantined
+    assert (of_items[2], counts[1:], of_events[2], listed[1:]) == ("items", (None,), "events", ("malformed", 5, False))
+    assert capsys.readouterr().out.splitlines() == [
+        "   reason  lines",
+        "malformed      1",
+        "source_file",
+        "   day.json",
+    ]
+    assert spark_stub.stopped
+
+
+def test_replay_says_where_the_lines_went(quarantined, capsys):
+    assert exit_code(main, ["quarantine", "replay", "--date", "2024-03-10"]) == 0
+    [(_, _, run_date, feeds)] = quarantined
+    assert (run_date, feeds) == (date(2024, 3, 10), ("events", "items"))
+    printed = capsys.readouterr().out
+    assert "read 3 = inserted 2 + quarantined 1" in printed
+    assert printed.endswith("left the quarantine: 2\n")
+
+
+def test_replay_of_a_part_is_refused(no_spark, capsys):
+    assert exit_code(main, ["quarantine", "replay", "--reason", "malformed"]) == 2
+    assert "leave --reason and --show-lines out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [({"events": (1, 3)}, "events: version 1 -> 3\n1 tables moved\n"), ({}, "every table has today's layout\n")],
+    ids=["older", "of today"],
+)
+def test_migrate_names_the_tables_that_moved(spark_stub, monkeypatch, capsys, moved, expected):
+    from recsys_spark.infra import migrate
+
+    monkeypatch.setattr(migrate, "migrate_tables", lambda spark, config: moved)
+    assert exit_code(main, ["migrate"]) == 0
+    assert capsys.readouterr().out == expected
+    assert spark_stub.stopped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import venv
 
@@ -36,7 +35,6 @@ def cluster(tmp_path_factory):
         yield running
 
 
-@pytest.mark.skipif("RECSYS_TEST_CLUSTER" not in os.environ, reason="takes minutes: set RECSYS_TEST_CLUSTER=1")
 def test_the_main_job_uses_both_workers_and_gives_the_lists_of_one_machine(spark, cluster, tmp_path, tmp_path_factory):
     world = trained_blocks_world(spark, tmp_path_factory)
     names = ("event_id", "user_id", "item_id", "event_type", "timestamp")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from recsys_spark.columns import Bucket, Task
+from recsys_spark.columns import READ, Bucket, Task
 from recsys_spark.evaluation import report_plots as plots
 from recsys_spark.evaluation.run_results import (
     ALL_USERS,
@@ -99,7 +99,7 @@ def _format_share(share: float) -> str:
 
 
 def _feed_view(name: str, counts: Mapping[str, float]) -> dict[str, Any]:
-    read = counts.get("read", 0)
+    read = counts.get(READ, 0)
     shown = [bucket for bucket in BUCKETS if counts.get(bucket, 0) or bucket == Bucket.INSERTED]
     buckets: list[dict[str, Any]] = []
     for bucket in shown:

@@ -11,7 +11,17 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import BUCKET, DELIVERY_DATE, EVENT_DATE, EVENT_ID, INGEST_RUN, PAYLOAD_HASH, Bucket, Reason
+from recsys_spark.columns import (
+    BUCKET,
+    DELIVERY_DATE,
+    EVENT_DATE,
+    EVENT_ID,
+    INGEST_RUN,
+    PAYLOAD_HASH,
+    READ,
+    Bucket,
+    Reason,
+)
 from recsys_spark.config import Config
 from recsys_spark.config_sources import SourceConfig
 from recsys_spark.data import checks, dedupe, outcome, sources
@@ -29,7 +39,6 @@ from recsys_spark.schemas import EVENTS
 _log = logging.getLogger(__name__)
 
 CONFLICTS = "conflicts"
-READ = run_records.READ
 _SECONDS_PER_DAY = 86_400
 _TYPE_FAULTS = (Reason.WRONG_TYPE, Reason.NESTED_VALUE, Reason.BAD_TIMESTAMP)
 

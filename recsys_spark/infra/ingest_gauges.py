@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from recsys_spark.columns import Bucket
+from recsys_spark.columns import READ, Bucket
 from recsys_spark.data.checks import LEVELS
 from recsys_spark.infra.prometheus import Gauge
 
 Status = Literal["ok", "warned", "failed"]
 STATUSES: tuple[Status, ...] = ("ok", "warned", "failed")
 
-_READ = "read"
 _BUCKETS = {value for name, value in vars(Bucket).items() if not name.startswith("_")}
 _PARTS = {"filtered": "rule", "quarantined": "reason"}
 
@@ -24,14 +23,14 @@ def run_gauges(
 ) -> list[Gauge]:  # fmt: skip
     """Give the gauges of the last run, whatever its end. labels name the feed and the source; levels are those of the checks."""
     buckets = {name: value for name, value in counts.items() if name in _BUCKETS}
-    others = {name: value for name, value in counts.items() if "." not in name and name not in {*_BUCKETS, _READ}}
+    others = {name: value for name, value in counts.items() if "." not in name and name not in {*_BUCKETS, READ}}
     gauges = [
         Gauge(
             "recsys_ingest_lines",
             "Lines of the last run by the bucket they ended in.",
             _each(labels, "bucket", buckets),
         ),
-        Gauge("recsys_ingest_read_lines", "Lines that the last run read.", _one(labels, counts.get(_READ))),
+        Gauge("recsys_ingest_read_lines", "Lines that the last run read.", _one(labels, counts.get(READ))),
         Gauge(
             "recsys_ingest_other", "Other counts of the last run, such as conflicts.", _each(labels, "count", others)
         ),

@@ -8,7 +8,7 @@ from functools import reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import BUCKET, INGEST_RUN, KIND, Bucket
+from recsys_spark.columns import BUCKET, INGEST_RUN, KIND, READ, Bucket
 from recsys_spark.config import Config
 from recsys_spark.data import items, outcome
 from recsys_spark.data.erased import LINE, mark_erased_lines
@@ -16,7 +16,7 @@ from recsys_spark.infra import run_records, tables
 from recsys_spark.infra.erased import read_erased
 from recsys_spark.infra.event_writer import read_lines, warn_of_changed_types, write_quarantine
 from recsys_spark.infra.files import Delivery
-from recsys_spark.infra.run_records import READ, RunRecord
+from recsys_spark.infra.run_records import RunRecord
 from recsys_spark.infra.session import input_errors_explained, persisted
 from recsys_spark.schemas import ITEMS
 

@@ -41,7 +41,5 @@ def _widen(spark: SparkSession, config: Config, name: str) -> None:
     columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in missing)
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in tables.table_properties(name).items())
     if missing:
-        tables.retry_on_conflict(lambda: spark.sql(f"ALTER TABLE {address} ADD COLUMNS ({columns})"), config.tables)
-    tables.retry_on_conflict(
-        lambda: spark.sql(f"ALTER TABLE {address} SET TBLPROPERTIES ({properties})"), config.tables
-    )
+        tables.retry_on_conflict(lambda: spark.sql(f"ALTER TABLE {address} ADD COLUMNS ({columns})"), config, name)
+    tables.retry_on_conflict(lambda: spark.sql(f"ALTER TABLE {address} SET TBLPROPERTIES ({properties})"), config, name)

@@ -18,6 +18,7 @@ from recsys_spark.columns import (
     FEED,
     FIELDS,
     IS_WRITTEN,
+    READ,
     RUN_DATE,
     SOURCE,
     STARTED_AT,
@@ -38,7 +39,6 @@ from recsys_spark.schemas import INGEST_RUNS
 _log = logging.getLogger(__name__)
 
 Feed = Literal["events", "items"]
-READ = "read"
 _TABLE = "ingest_runs"
 
 

@@ -87,8 +87,12 @@ def _require_java() -> None:
 
 @contextmanager
 def persisted(rows: DataFrame) -> Iterator[DataFrame]:
-    """Keep a frame that is used several times in memory, on disk where it does not fit, and let it go at the end."""
-    kept = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    """Keep a frame that is used several times on the local disks, and let it go at the end.
+
+    Not in memory: of a partition that did not fit there Spark makes one array when it is read again, and a batch larger than the
+    heap stops the job. What fits is read from the system's own cache of files.
+    """
+    kept = rows.persist(StorageLevel.DISK_ONLY)
     try:
         yield kept
     finally:

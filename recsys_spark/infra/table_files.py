@@ -55,7 +55,7 @@ def compact(spark: SparkSession, config: Config, name: str, before: tuple[str, d
     tables.check_log(spark, config, name)
     where = f" WHERE {before[0]} < DATE'{before[1]}'" if before else ""
     statement = f"OPTIMIZE {tables.table_address(config, name)}{where}"
-    metrics = tables.retry_on_conflict(lambda: spark.sql(statement).collect()[0]["metrics"], config.tables)
+    metrics = tables.retry_on_conflict(lambda: spark.sql(statement).collect()[0]["metrics"], config, name)
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 
@@ -63,20 +63,8 @@ def vacuum(spark: SparkSession, config: Config, name: str, hours: int) -> None:
     """Delete the files that the table has not used for so many hours, also those that crashed writers left behind."""
     tables.check_log(spark, config, name)
     with _vacuum_settings(spark, any_retention=hours < SAFE_VACUUM_HOURS):
-        spark.sql(f"VACUUM {tables.table_address(config, name)} RETAIN {hours} HOURS")
-
-
-def delete_matching(spark: SparkSession, config: Config, name: str, keys: DataFrame, column: str) -> int:
-    """Delete the rows whose column is among the keys' and give their number; no value enters Delta's log.
-
-    A MERGE and not a DELETE, since the log keeps the text of a DELETE's condition.
-    """
-
-    def merge() -> int:
-        merged = _merge(spark, config, name, keys, column).whenMatchedDelete()
-        return int(merged.execute().collect()[0]["num_deleted_rows"])
-
-    return tables.retry_on_conflict(merge, config.tables)
+        statement = f"VACUUM {tables.table_address(config, name)} RETAIN {hours} HOURS"
+        tables.retry_on_conflict(lambda: spark.sql(statement), config, name)  # its start and end are commits, too
 
 
 def update_matching(
@@ -88,7 +76,7 @@ def update_matching(
         merged = _merge(spark, config, name, keys, column).whenMatchedUpdate(set=changes)
         return int(merged.execute().collect()[0]["num_updated_rows"])
 
-    return tables.retry_on_conflict(merge, config.tables)
+    return tables.retry_on_conflict(merge, config, name)
 
 
 def forget_removed_rows(spark: SparkSession, config: Config, name: str, hours: int) -> bool:
@@ -102,7 +90,7 @@ def forget_removed_rows(spark: SparkSession, config: Config, name: str, hours: i
     address, detail = tables.table_address(config, name), _detail(spark, config, name)
     root = detail["location"]
     if "deletionVectors" in (detail["tableFeatures"] or ()):
-        tables.retry_on_conflict(lambda: spark.sql(f"REORG TABLE {address} APPLY (PURGE)"), config.tables)
+        tables.retry_on_conflict(lambda: spark.sql(f"REORG TABLE {address} APPLY (PURGE)"), config, name)
     if not _log_is_whole(spark, root):
         vacuum(spark, config, name, hours)  # a cut log names what was removed within a week only
     # VACUUM LITE would do, but refuses for good once the log was cut and a full VACUUM had run (docs/adr/0012)
@@ -179,7 +167,7 @@ def _shorten_log(spark: SparkSession, config: Config, name: str) -> None:
     finally:
         keys = ", ".join(f"'{key}'" for key in _SHORT_LOG)
         unset = f"ALTER TABLE {tables.table_address(config, name)} UNSET TBLPROPERTIES IF EXISTS ({keys})"
-        tables.retry_on_conflict(lambda: spark.sql(unset), config.tables)
+        tables.retry_on_conflict(lambda: spark.sql(unset), config, name)
         if before:
             _set_properties(spark, config, name, before)
 
@@ -219,4 +207,4 @@ def _properties(spark: SparkSession, config: Config, name: str) -> dict[str, str
 def _set_properties(spark: SparkSession, config: Config, name: str, properties: dict[str, str]) -> None:
     pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
     statement = f"ALTER TABLE {tables.table_address(config, name)} SET TBLPROPERTIES ({pairs})"
-    tables.retry_on_conflict(lambda: spark.sql(statement), config.tables)
+    tables.retry_on_conflict(lambda: spark.sql(statement), config, name)

@@ -6,7 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
+from pathlib import Path
 from typing import TypeVar
 
 from delta.exceptions import (
@@ -21,8 +23,9 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Config, TablesConfig
+from recsys_spark.config import Config
 from recsys_spark.errors import DataError, ModelError, RetryableError, SchemaError
+from recsys_spark.infra.table_lock import one_process_at_a_time
 from recsys_spark.infra.table_log import check_commits
 from recsys_spark.schemas import TABLES
 
@@ -158,7 +161,7 @@ def _create_table(spark: SparkSession, config: Config, name: str, statement: str
             raise _BeingCreatedError from error
 
     try:
-        retry_on_conflict(create, config.tables)
+        retry_on_conflict(create, config, name)
     except RetryableError as error:
         if not isinstance(error.__cause__, _BeingCreatedError):
             raise
@@ -202,14 +205,14 @@ def merge_new(
         merged = _delta_table(spark, config, name).alias("t").merge(rows.alias("s"), condition)
         return int(merged.whenNotMatchedInsertAll().execute().collect()[0]["num_inserted_rows"])
 
-    return retry_on_conflict(merge, config.tables)
+    return retry_on_conflict(merge, config, name)
 
 
 def append_rows(spark: SparkSession, config: Config, name: str, rows: DataFrame) -> None:
     """Append rows whose key no other row can have, such as a random one; the look-up of a merge is not needed then."""
     ensure_table(spark, config, name)
     writer = rows.select(*TABLES[name].schema.fieldNames()).write.format("delta").mode("append")
-    retry_on_conflict(lambda: _write(writer, config, name), config.tables)
+    retry_on_conflict(lambda: _write(writer, config, name), config, name)
 
 
 def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, update_when: str) -> tuple[int, int]:
@@ -222,22 +225,22 @@ def upsert(spark: SparkSession, config: Config, name: str, rows: DataFrame, upda
         counts = merged.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute().collect()[0]
         return int(counts["num_inserted_rows"]), int(counts["num_updated_rows"])
 
-    return retry_on_conflict(merge, config.tables)
+    return retry_on_conflict(merge, config, name)
 
 
-def delete_keys(spark: SparkSession, config: Config, name: str, keys: DataFrame) -> int:
-    """Delete the rows whose key is among keys (the table's key columns, distinct); give their number.
+def delete_matching(spark: SparkSession, config: Config, name: str, keys: DataFrame) -> int:
+    """Delete the rows that equal one of the keys (distinct rows) in all columns that keys has; give their number.
 
     By MERGE and not by DELETE ... WHERE: Delta's log keeps the text of a condition, and keys may be personal.
     """
     check_log(spark, config, name)
-    condition = " AND ".join(f"t.{column} = s.{column}" for column in TABLES[name].key)
+    condition = " AND ".join(f"t.{column} = s.{column}" for column in keys.columns)
 
     def merge() -> int:
         merged = _delta_table(spark, config, name).alias("t").merge(keys.alias("s"), condition)
         return int(merged.whenMatchedDelete().execute().collect()[0]["num_deleted_rows"])
 
-    return retry_on_conflict(merge, config.tables)
+    return retry_on_conflict(merge, config, name)
 
 
 def replace_partition(
@@ -258,7 +261,7 @@ def replace_partition(
         _write(counted.write.format("delta").mode("overwrite").option("replaceWhere", where), config, name)
         return written
 
-    written = retry_on_conflict(write, config.tables)
+    written = retry_on_conflict(write, config, name)
     if config.tables.catalog is not None:  # there the rows go through a second query, which is not observed
         return spark.table(table_address(config, name)).where(where).count()
     return int(written.get["rows"])  # counted on the way into the files: asking the table costs more than writing it
@@ -316,15 +319,20 @@ def append_to_index(spark: SparkSession, config: Config, name: str, new_rows: Ca
         merged = table.alias("t").merge(new_rows(table.toDF()).alias("s"), f"t.{key} = s.{key}")
         return int(merged.whenNotMatchedInsertAll().execute().collect()[0]["num_inserted_rows"])
 
-    return retry_on_conflict(merge, config.tables)
+    return retry_on_conflict(merge, config, name)
 
 
-def retry_on_conflict(write: Callable[[], _Result], limits: TablesConfig) -> _Result:
-    """Call write until no other writer was faster; after limits.merge_attempts raise RetryableError (exit code 75)."""
+def retry_on_conflict(write: Callable[[], _Result], config: Config, name: str) -> _Result:
+    """Call write, which changes one table, until no other writer was faster; below a local data root one process at a time.
+
+    Every try has to start from a fresh snapshot. After tables.merge_attempts tries raise RetryableError (exit code 75).
+    """
+    limits = config.tables
     pause = limits.merge_backoff_seconds
     for attempt in range(1, limits.merge_attempts + 1):
         try:
-            return write()
+            with _turn(config, name):
+                return write()
         except _CONFLICTS as error:
             if attempt == limits.merge_attempts:
                 raise RetryableError(
@@ -335,6 +343,12 @@ def retry_on_conflict(write: Callable[[], _Result], limits: TablesConfig) -> _Re
             time.sleep(pause)
             pause *= 2
     raise AssertionError("unreachable: merge_attempts is at least 1")
+
+
+def _turn(config: Config, name: str) -> AbstractContextManager[None]:
+    root = absolute_root(config).removeprefix("file:")
+    is_folder = config.tables.catalog is None and (config.is_local or root != absolute_root(config))
+    return one_process_at_a_time(Path(root) / "locks" / name) if is_folder else nullcontext()
 
 
 def _write(writer: DataFrameWriter, config: Config, name: str) -> None:

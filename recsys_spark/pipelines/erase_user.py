@@ -134,7 +134,7 @@ def _count_found(spark: SparkSession, config: Config, there: list[str], users: D
 def _remove_users(spark: SparkSession, config: Config, name: str, users: DataFrame) -> int:
     if name != INDEX:
         return sum(
-            table_files.delete_matching(spark, config, name, users.withColumnRenamed(USER_ID, column), column)
+            tables.delete_matching(spark, config, name, users.withColumnRenamed(USER_ID, column))
             for column in _user_columns(name)
         )
     renamed = {USER_ID: f"concat('{ERASED_ID}', t.{USER_IDX})"}
@@ -153,7 +153,7 @@ def _remove_lines(
         with persisted(named) as lines:
             if not lines.isEmpty():
                 erased.remember(spark, config, LINE, lines, erased_at)
-            removed[name] = table_files.delete_matching(spark, config, name, lines, LINE_HASH)
+            removed[name] = tables.delete_matching(spark, config, name, lines.select(LINE_HASH).distinct())
     index.destroy()
     return removed
 

@@ -7,7 +7,7 @@ from datetime import date
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import EVENT_DATE, EVENT_ID, PAYLOAD_HASH, Bucket
+from recsys_spark.columns import EVENT_DATE, EVENT_ID, PAYLOAD_HASH, READ, Bucket
 from recsys_spark.config import Config
 from recsys_spark.data import dedupe
 from recsys_spark.infra import tables
@@ -16,7 +16,6 @@ from recsys_spark.infra.run_records import new_run
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
 
-READ = "read"
 REMOVED = "removed"
 
 
@@ -45,6 +44,6 @@ def _merge(spark: SparkSession, config: Config, run_date: date | None) -> dict[s
             return nothing
         tables.ensure_table(spark, config, "events")
         merged = merge_events(spark, config, rows, read, (first, last), new_run("late", run_date))
-        removed = tables.delete_keys(spark, config, "events_late", rows.select(EVENT_ID))
+        removed = tables.delete_matching(spark, config, "events_late", rows.select(EVENT_ID))
     kept = {name: merged[name] for name in (Bucket.INSERTED, Bucket.DUPLICATE, "conflicts")}
     return {READ: float(read), **kept, REMOVED: float(removed)}

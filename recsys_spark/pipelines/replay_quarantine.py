@@ -113,7 +113,7 @@ def _replay(spark: SparkSession, config: Config, feed: Feed, run_date: date | No
         good = batch.where(F.col(SOURCE_FILE).isin(mended) & (F.col(REASON) == Reason.DAMAGED_FILE)).select(*_KEY)
         if deliveries:
             good = good.unionByName(_good_lines(lenient, feed, deliveries, batch))
-        counts[REMOVED] = tables.delete_keys(spark, config, f"{feed}_quarantine", good)
+        counts[REMOVED] = tables.delete_matching(spark, config, f"{feed}_quarantine", good)
     return counts
 
 

@@ -48,7 +48,7 @@ def test_with_deletion_vectors_deleting_and_vacuuming_leave_the_bytes_and_purgin
     tables.ensure_table(spark, config, "events")
     set_properties(spark, config, "events", "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     add_users(spark, config, GONE, "u2", "u3")
-    assert table_files.delete_matching(spark, config, "events", users(spark, GONE, "stranger"), "user_id") == 1
+    assert tables.delete_matching(spark, config, "events", users(spark, GONE, "stranger")) == 1
     table_files.vacuum(spark, config, "events", 0)
     assert in_data(config, GONE)
     table_files.forget_removed_rows(spark, config, "events", WEEK)
@@ -63,7 +63,7 @@ def test_a_log_with_personal_statistics_is_told_and_cut_once_it_is_a_day_old(spa
     add_users(spark, config, GONE, "u2", "u3")
     assert in_log(config, GONE)
     set_properties(spark, config, "events", f"SET TBLPROPERTIES ('{stats_columns}' = 'timestamp')")
-    table_files.delete_matching(spark, config, "events", users(spark, GONE), "user_id")
+    tables.delete_matching(spark, config, "events", users(spark, GONE))
     assert table_files.forget_removed_rows(spark, config, "events", WEEK)  # commits of today stay
     assert in_log(config, GONE)
     let_a_day_pass(Path(config.data_root) / "tables/events/_delta_log")

@@ -198,10 +198,12 @@ def test_two_threads_that_append_at_once_give_out_every_number_once(spark, tmp_p
     check_dense(stored_index(spark, config), 18)
 
 
-LIMITS = TablesConfig(merge_attempts=3, merge_backoff_seconds=0)
+@pytest.fixture
+def patient(tmp_path):
+    return make_config(tmp_path, tables=TablesConfig(merge_attempts=3, merge_backoff_seconds=0))
 
 
-def test_a_write_is_tried_again_when_another_was_faster():
+def test_a_write_is_tried_again_when_another_was_faster(patient):
     outcomes = [ConcurrentAppendException("", "", None), ConcurrentAppendException("", "", None), 7]
 
     def write():
@@ -210,11 +212,11 @@ def test_a_write_is_tried_again_when_another_was_faster():
             raise outcome
         return outcome
 
-    assert tables.retry_on_conflict(write, LIMITS) == 7
+    assert tables.retry_on_conflict(write, patient, "events") == 7
     assert outcomes == []
 
 
-def test_a_write_that_never_gets_through_may_be_repeated_later():
+def test_a_write_that_never_gets_through_may_be_repeated_later(patient):
     calls = []
 
     def write():
@@ -222,12 +224,12 @@ def test_a_write_that_never_gets_through_may_be_repeated_later():
         raise ConcurrentAppendException("", "", None)
 
     with pytest.raises(RetryableError, match="3 times in a row") as error:
-        tables.retry_on_conflict(write, LIMITS)
+        tables.retry_on_conflict(write, patient, "events")
     assert (len(calls), error.value.exit_code) == (3, 75)
 
 
 @pytest.mark.parametrize("error", [ConcurrentTransactionException("", "", None), ValueError("mine")])
-def test_other_errors_are_not_tried_again(error):
+def test_other_errors_are_not_tried_again(patient, error):
     calls = []
 
     def write():
@@ -235,7 +237,7 @@ def test_other_errors_are_not_tried_again(error):
         raise error
 
     with pytest.raises(type(error)):
-        tables.retry_on_conflict(write, LIMITS)
+        tables.retry_on_conflict(write, patient, "events")
     assert len(calls) == 1
 
 

@@ -50,7 +50,7 @@ def test_a_run_that_stopped_before_the_removal_is_repeated(spark, tmp_path, monk
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(event_id="old", timestamp="2024-01-02T10:00:00"))
     ingest_events(spark, config)
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "delete_keys", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+        patch.setattr(tables, "delete_matching", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
         with pytest.raises(OSError, match="stopped"):
             merge_late_events(spark, config)
     again = merge_late_events(spark, config)
