@@ -3,7 +3,7 @@
 The alternative is what one would write by hand: read the JSON lines with a schema, make the same id, drop duplicates on it and
 append to a Delta table partitioned by day. It checks nothing, keeps nothing that is broken and can not be repeated. Each run
 starts its own process, ours and the other one in turns; the medians are compared. Every further copy of the year has its own
-basket ids, a year later. Writes benchmarks/results/ingest.json.
+basket ids, a year later. Writes benchmarks/results/ingest.json; scales that are not run keep their figures.
 
 Usage: .venv/bin/python benchmarks/bench_ingest.py [--scales 1 3 20] [--runs 3]
 """
@@ -45,7 +45,8 @@ def main() -> None:
     if options.one:
         print(json.dumps(run_once(options.one, Path(options.raw))))
         return
-    report = {"hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "scales": {}}
+    before = json.loads(RESULTS.read_text())["scales"] if RESULTS.exists() else {}
+    report = {"hardware": hardware(), "versions": versions("pyspark", "delta-spark"), "scales": before}
     root = Path(tempfile.mkdtemp(prefix="bench_ingest_"))
     try:
         for scale in options.scales:
@@ -127,7 +128,7 @@ def _jvm_of(spark) -> psutil.Process:
 
 def _in_own_process(which: str, raw: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", which, "--raw", str(raw)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)  # errors are shown
     return json.loads(found.stdout.strip().splitlines()[-1])
 
 
