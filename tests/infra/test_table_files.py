@@ -70,7 +70,7 @@ def test_a_log_with_personal_statistics_is_told_and_cut_once_it_is_a_day_old(spa
     assert not table_files.forget_removed_rows(spark, config, "events", WEEK)
     assert files_that_hold(Path(config.data_root), GONE) == []
     # and with the log cut, the next erasure still finds its files
-    assert table_files.delete_matching(spark, config, "events", users(spark, "u2"), "user_id") == 1
+    assert tables.delete_matching(spark, config, "events", users(spark, "u2")) == 1
     assert not table_files.forget_removed_rows(spark, config, "events", WEEK)
     assert in_data(config, "u2") == []
     assert table_rows(tables.read_table(spark, config, "events", made_by="x"), "user_id") == [("u3",)]

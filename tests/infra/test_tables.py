@@ -11,7 +11,6 @@ import pytest
 from delta.exceptions import ConcurrentAppendException, ConcurrentTransactionException
 from factories import make_config, make_events, table_rows
 
-from recsys_spark.config import TablesConfig
 from recsys_spark.data.vocabulary import number_new_ids
 from recsys_spark.errors import DataError, RetryableError, SchemaError
 from recsys_spark.infra import tables
@@ -200,7 +199,7 @@ def test_two_threads_that_append_at_once_give_out_every_number_once(spark, tmp_p
 
 @pytest.fixture
 def patient(tmp_path):
-    return make_config(tmp_path, tables=TablesConfig(merge_attempts=3, merge_backoff_seconds=0))
+    return make_config(tmp_path, tables={"merge_attempts": 3, "merge_backoff_seconds": 0})
 
 
 def test_a_write_is_tried_again_when_another_was_faster(patient):
