@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import LINE_HASH, NEIGHBOUR_USER_ID, RAW_LINE, USER_ID, USER_IDX
+from recsys_spark.columns import NEIGHBOUR_USER_ID, RAW_LINE, USER_ID, USER_IDX
 from recsys_spark.config import Config
 from recsys_spark.data.erased import LINE, USER, lines_that_name
 from recsys_spark.data.id_search import index_ids, names_one
@@ -153,7 +153,7 @@ def _remove_lines(
         with persisted(named) as lines:
             if not lines.isEmpty():
                 erased.remember(spark, config, LINE, lines, erased_at)
-            removed[name] = tables.delete_matching(spark, config, name, lines.select(LINE_HASH).distinct())
+            removed[name] = tables.delete_matching(spark, config, name, lines)
     index.destroy()
     return removed
 
