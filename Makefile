@@ -11,6 +11,7 @@ UV := $(VENV)/bin/uv
 PYTEST := $(PYTHON_BIN) -m pytest
 DEMO_DIR ?= data/demo
 TEST_PROCESSES ?= 2
+BENCHMARKS := metrics demo ingest history growth models ann kill state_machine
 # Folders that are linted; the ones that are not there yet are left out.
 SOURCES := $(wildcard setup.py recsys_spark jobs tests benchmarks airflow_dags notebooks)
 EXTRAS := $(addprefix --extra ,demo implicit ann tune dev)
@@ -72,8 +73,17 @@ doctor: ready ## look at this machine and say what is missing
 mlflow: ready ## MLflow's pages on what the demo logged
 	$(PYTHON_BIN) -m mlflow ui --backend-store-uri sqlite:///$(DEMO_DIR)/mlflow/mlflow.db $(ARGS)
 
-bench: ready ## run benchmarks/bench_*.py, one after the other
-	@for file in $(sort $(wildcard benchmarks/bench_*.py)); do echo "== $$file"; $(PYTHON_BIN) "$$file" $(ARGS) || exit 1; done
+bench: ready ## every benchmark, hours in all; DATA=folder with ml-1m, ml-100k and ncf-ml-1m
+	@test -n "$(DATA)" || { echo "make bench DATA=FOLDER: with ml-1m, ml-100k and ncf-ml-1m in it (docs/guide/benchmarks.md)"; exit 1; }
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON_BIN) benchmarks/bench_$$name.py || exit 1; done
+	$(PYTHON_BIN) benchmarks/bench_top_k.py --data $(DATA)/ml-1m
+	$(PYTHON_BIN) benchmarks/bench_ncf.py --data $(DATA)/ncf-ml-1m
+	$(PYTHON_BIN) benchmarks/bench_full_ranking.py --ml-1m $(DATA)/ml-1m --ml-100k $(DATA)/ml-100k
+	$(PYTHON_BIN) benchmarks/bench_als_engines.py --data ml-1m=$(DATA)/ml-1m
+	$(PYTHON_BIN) benchmarks/bench_feature_factors.py --data $(DATA)/ml-1m
+	$(UV) venv --quiet --clear --python $(PYTHON_BIN) .venv-peers
+	$(UV) pip install --quiet --python .venv-peers/bin/python rectools==0.19.0 lenskit==2025.8.1
+	$(PYTHON_BIN) benchmarks/bench_peers.py --data $(DATA)/ml-1m --peers .venv-peers/bin/python
 
 clean: ## remove caches and build output; .venv and data/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov \

@@ -37,7 +37,7 @@ def main() -> None:
         spark = _session(folder)
         days = accidents.undisturbed(spark, folder, DAYS)
         alone = accidents.shop_config(folder / "raw", folder / "alone")
-        seconds = accidents.undisturbed_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
+        seconds = accidents.undisturbed_cpu_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
 
         def sequence(number: int) -> list[tuple[int, str]]:
             if options.minutes is not None and time.perf_counter() - start > options.minutes * 60:
@@ -56,7 +56,7 @@ def main() -> None:
         "seeds_asked": options.seeds,
         "seeds_run": len(found),
         "jobs": options.jobs,
-        "undisturbed_seconds": round(seconds, 1),
+        "undisturbed_cpu_seconds": round(seconds, 1),
         "seconds": round(time.perf_counter() - start, 1),
         "states": dict(Counter(state.split(":")[0] for _, state in found)),
         "failures": len(failures),

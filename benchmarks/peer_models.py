@@ -141,20 +141,11 @@ def spark(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[s
     from recsys_spark.pipelines.train_popular import train_popular
 
     clock, cutoff = Clock(), date(2024, 1, 2)
-    if model == "als":
-        sections = {"als": {
-            "rank": settings["rank"], "max_iter": settings["iterations"], "alpha": settings["alpha"], "weight_scale": "one",
-            "reg_param": settings["regularization"], "seed": settings["seed"], "engine": settings["engine"],
-        }}  # fmt: skip
-    elif model == "ease":
-        sections = {"ease": {"regularization": settings["l2"], "weight_scale": "one"}}
-    else:
-        sections = {"neighbours": {"num_neighbours": settings["num_neighbours"], "shrink": settings["shrink"]}}
     with tempfile.TemporaryDirectory(prefix="bench_peers_") as root:
         config = Config.model_validate({
             "data_root": root, "recommend": {"k": K, "models": [model], "tasks": ["discovery"]}, "evaluation": {"k": [K]},
             "spark": {"master": "local[*]", "shuffle_partitions": 4, "conf": {"spark.ui.enabled": "false"}},
-            **sections,
+            **_sections(model, settings),
         })  # fmt: skip
         session = build_session(config)
         start = clock.lap()
@@ -177,6 +168,17 @@ def spark(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[s
         "write_events": write,
         "build_interactions": prepare,
     }
+
+
+def _sections(model: str, settings: dict) -> dict[str, dict]:
+    if model == "als":
+        return {"als": {
+            "rank": settings["rank"], "max_iter": settings["iterations"], "alpha": settings["alpha"], "weight_scale": "one",
+            "reg_param": settings["regularization"], "seed": settings["seed"], "engine": settings["engine"],
+        }}  # fmt: skip
+    if model == "ease":
+        return {"ease": {"regularization": settings["l2"], "weight_scale": "one"}}
+    return {"neighbours": {"num_neighbours": settings["num_neighbours"], "shrink": settings["shrink"]}}
 
 
 if __name__ == "__main__":

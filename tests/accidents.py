@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INGEST_TABLES = ("events_quarantine", "events_late", "events")  # in the order in which a run writes them
 FAST_JVM = "-Duser.timezone=UTC -XX:TieredStopAtLevel=1"  # the second compiler never pays off in a short run
 STARTED = "ingest_events started"
+RECORDED = "ingest_run feed=events"
 FIRST_DAY = date(2024, 3, 4)
 SLICES = 10  # of a run's duration: seeds go through them in turn, so that few seeds meet every stretch of a run
 _NEW_EVENTS = 150
@@ -195,29 +196,46 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def undisturbed_seconds(config: Config, day: date, log: Path) -> float:
-    """Run the job to its end and give the seconds from its first step to its last."""
+def undisturbed_cpu_seconds(config: Config, day: date, log: Path) -> float:
+    """Run the job to its end and give the CPU seconds from its first step to its last.
+
+    CPU seconds and not seconds: a run beside others takes longer, and would be killed in its first steps only.
+    """
     process = submit_ingest(config, day, log, "--master", "local[1]")
     wait_for(process, log, STARTED)
-    start = time.perf_counter()
-    wait_for(process, log, "ingest_run feed=events")
-    seconds = time.perf_counter() - start
+    start = _cpu_seconds(process)
+    wait_for(process, log, RECORDED)
+    seconds = _cpu_seconds(process) - start
     assert process.wait(_WAIT_SECONDS) == 0, log.read_text()[-3000:]
     return seconds
 
 
-def kill_and_repeat(spark: Any, config: Config, day: Day, seed: int, seconds: float, log: Path) -> str:
+def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Give what a process and its descendants have used so far; 0 when it has ended."""
+    used = 0.0
+    with suppress(psutil.NoSuchProcess):
+        own = psutil.Process(process.pid)
+        for member in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # one of the start script's helpers, ended since it was listed
+                times = member.cpu_times()
+                used += times.user + times.system
+    return used
+
+
+def kill_and_repeat(spark: Any, config: Config, day: Day, seed: int, cpu_seconds: float, log: Path) -> str:
     """Kill an ingest of the day at a moment drawn by the seed, check what it left, repeat it; give the state that the kill met.
 
-    seconds is how long an undisturbed run takes. AssertionError when a table holds part of a batch, or when the repeated run
+    cpu_seconds are those of an undisturbed run. AssertionError when a table holds part of a batch, or when the repeated run
     does not end where an undisturbed one does.
     """
-    moment = seconds * (seed % SLICES + random.Random(seed).random()) / SLICES
+    moment = cpu_seconds * (seed % SLICES + random.Random(seed).random()) / SLICES
     runs_before, versions_before = _num_runs(spark, config), _newest_versions(config)
     process = submit_ingest(config, day.day, log, "--master", "local[1]")
     try:
         wait_for(process, log, STARTED)
-        time.sleep(moment)
+        end = _cpu_seconds(process) + moment
+        while process.poll() is None and _cpu_seconds(process) < end:
+            time.sleep(0.01)
     finally:
         was_running = kill_group(process)
     state = _left_state(spark, config, day, versions_before)

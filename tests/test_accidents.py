@@ -40,7 +40,7 @@ def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_c
 ):
     folder, days = deliveries
     alone = shop_config(folder / "raw", tmp_path / "alone")
-    seconds = accidents.undisturbed_seconds(alone, days[0].day, tmp_path / "logs" / "alone.txt")
+    seconds = accidents.undisturbed_cpu_seconds(alone, days[0].day, tmp_path / "logs" / "alone.txt")
     assert accidents.stored_rows(spark, alone) == days[0].rows
 
     def sequence(number):
@@ -55,7 +55,7 @@ def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_c
         states = [state for found in pool.map(sequence, range(2)) for state in found]
     assert set(states) - {"finished"}, "no kill met a run that was still at work"
     with capsys.disabled():
-        print(f"\nkilled {len(states)} of {len(states)} runs, undisturbed {seconds:.1f} s: {dict(Counter(states))}")
+        print(f"\nkilled {len(states)} of {len(states)} runs, undisturbed {seconds:.1f} CPU s: {dict(Counter(states))}")
 
 
 @pytest.mark.slow

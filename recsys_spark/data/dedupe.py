@@ -8,7 +8,25 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (ATTRIBUTES, BUCKET, DELIVERY_DATE, EVENT_DATE, EVENT_ID, EVENT_TYPE, ITEM_ID, LINE_HASH, PAYLOAD_HASH, QUERY, REASON, SESSION_ID, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Bucket)
+from recsys_spark.columns import (
+    ATTRIBUTES,
+    BUCKET,
+    DELIVERY_DATE,
+    EVENT_DATE,
+    EVENT_ID,
+    EVENT_TYPE,
+    ITEM_ID,
+    LINE_HASH,
+    PAYLOAD_HASH,
+    QUERY,
+    REASON,
+    SESSION_ID,
+    SOURCE_FILE,
+    TIMESTAMP,
+    USER_ID,
+    VALUE,
+    Bucket,
+)
 from recsys_spark.config import IngestConfig
 from recsys_spark.data.sources import FILTER_RULE
 

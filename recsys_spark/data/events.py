@@ -6,7 +6,27 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, EVENT_DATE, EVENT_ID, EVENT_TYPE, HEADER, ITEM_ID, LINE_HASH, QUERY, RAW_LINE, REASON, SESSION_ID, SOURCE, SOURCE_FILE, TIMESTAMP, USER_ID, VALUE, Reason)
+from recsys_spark.columns import (
+    ATTRIBUTES,
+    DELIVERY_DATE,
+    DETAIL,
+    EVENT_DATE,
+    EVENT_ID,
+    EVENT_TYPE,
+    HEADER,
+    ITEM_ID,
+    LINE_HASH,
+    QUERY,
+    RAW_LINE,
+    REASON,
+    SESSION_ID,
+    SOURCE,
+    SOURCE_FILE,
+    TIMESTAMP,
+    USER_ID,
+    VALUE,
+    Reason,
+)
 from recsys_spark.config import IngestConfig
 from recsys_spark.config_sources import ColumnConfig, EventSourceConfig
 from recsys_spark.data import sources
@@ -40,7 +60,9 @@ def parse_events(parsed: DataFrame, source: EventSourceConfig, ingest: IngestCon
         # equal lines only: a replay or a salvaged file, which see some lines of a file, number them as the whole file does
         equal_lines = W.partitionBy(SOURCE_FILE, _BASE_ID, LINE_HASH).orderBy(LINE_HASH)
         number = F.row_number().over(equal_lines)
-        checked = checked.withColumn(_BASE_ID, F.when(number > 1, F.concat_ws("-", _BASE_ID, number)).otherwise(F.col(_BASE_ID)))
+        checked = checked.withColumn(
+            _BASE_ID, F.when(number > 1, F.concat_ws("-", _BASE_ID, number)).otherwise(F.col(_BASE_ID))
+        )
     return checked.select(
         *[F.when(F.col(REASON).isNotNull(), F.col(name)).alias(name) for name in (RAW_LINE, HEADER)],  # only a fault keeps them
         SOURCE_FILE, LINE_HASH, DELIVERY_DATE, sources.FILTER_RULE, REASON, DETAIL,
@@ -75,7 +97,9 @@ def _checks(source: EventSourceConfig) -> list[tuple[Column, str, str]]:
     for name in (EVENT_ID, USER_ID, EVENT_TYPE, TIMESTAMP):
         if name in source.columns:
             checks.append((sources.is_missing(_RAW + name), Reason.MISSING_FIELD, name))
-    item_required = ~F.col(_RAW + EVENT_TYPE).isin(list(source.item_optional_for)) if source.item_optional_for else F.lit(True)
+    item_required = (
+        ~F.col(_RAW + EVENT_TYPE).isin(list(source.item_optional_for)) if source.item_optional_for else F.lit(True)
+    )
     checks.append((item_required & sources.is_missing(_RAW + ITEM_ID), Reason.MISSING_FIELD, ITEM_ID))
     if source.event_id is not None:
         hashed = enumerate(source.event_id.hash_of)

@@ -69,7 +69,9 @@ def _exploded(rows: DataFrame, key: str, columns: dict[str, Column], separator: 
 def _features(name: str, text: Column, separator: str) -> Column:
     """The features that a text holds as an array; no element of it is null or an empty text."""
     parts = F.split(text, f"\\Q{separator}\\E") if separator else F.array(text)
-    trimmed = F.transform(F.coalesce(parts, F.array()), lambda part: F.trim(part))  # trim itself would be given the index
+    trimmed = F.transform(
+        F.coalesce(parts, F.array()), lambda part: F.trim(part)
+    )  # trim itself would be given the index
     trimmed = F.filter(trimmed, lambda part: part != "")
     return F.transform(trimmed, lambda part: F.concat(F.lit(f"{name}="), part))
 

@@ -55,9 +55,7 @@ def _names_one(text: bytes, pattern: re.Pattern[bytes], index: IdIndex) -> bool:
     return False
 
 
-def _stands_there(
-    text: bytes, word: re.Match[bytes], pattern: re.Pattern[bytes], before: bytes, behind: bytes
-) -> bool:
+def _stands_there(text: bytes, word: re.Match[bytes], pattern: re.Pattern[bytes], before: bytes, behind: bytes) -> bool:
     start, end = word.start() - len(before), word.end() + len(behind)
     if start < 0 or text[start : word.start()] != before or not text.startswith(behind, word.end()):
         return False

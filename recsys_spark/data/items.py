@@ -6,7 +6,28 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (ATTRIBUTES, BRAND, BUCKET, CATEGORY, DELIVERY_DATE, DETAIL, HEADER, ITEM_ID, LINE_HASH, PRICE, RAW_LINE, REASON, SOURCE, SOURCE_FILE, TEXT, TEXT_HASH, TITLE, UPDATED_AT, Bucket, Reason)
+from recsys_spark.columns import (
+    ATTRIBUTES,
+    BRAND,
+    BUCKET,
+    CATEGORY,
+    DELIVERY_DATE,
+    DETAIL,
+    HEADER,
+    ITEM_ID,
+    LINE_HASH,
+    PRICE,
+    RAW_LINE,
+    REASON,
+    SOURCE,
+    SOURCE_FILE,
+    TEXT,
+    TEXT_HASH,
+    TITLE,
+    UPDATED_AT,
+    Bucket,
+    Reason,
+)
 from recsys_spark.config import IngestConfig
 from recsys_spark.config_sources import ItemSourceConfig
 from recsys_spark.data import sources
@@ -30,8 +51,8 @@ def parse_items(parsed: DataFrame, source: ItemSourceConfig, ingest: IngestConfi
     """Type the fields of parsed lines and name what is wrong with a line.
 
     Needs the columns of `sources.parse_lines`. Gives raw_line, header, source_file, line_hash, delivery_date, filter_rule,
-    reason, detail (null when the line is an item) and the columns of the items table up to source. text is title, category and brand unless the source
-    has one; updated_at is the delivery date unless the source has one; text_hash covers text only.
+    reason, detail (null when the line is an item) and the columns of the items table up to source. text is title, category
+    and brand unless the source has one; updated_at is the delivery date unless the source has one; text_hash covers text only.
     """
     ingest = ingest or IngestConfig()
     mapped = clean_ids(sources.map_columns(parsed, source), [ITEM_ID], ingest.trim_ids, ingest.unicode_form)

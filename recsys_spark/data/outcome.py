@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (BUCKET, DETAIL, LINE_HASH, OCCURRENCE, REASON, SOURCE_FILE, Bucket)
+from recsys_spark.columns import BUCKET, DETAIL, LINE_HASH, OCCURRENCE, REASON, SOURCE_FILE, Bucket
 from recsys_spark.data.sources import FILTER_RULE
 from recsys_spark.errors import DataError
 from recsys_spark.schemas import QUARANTINE
@@ -50,7 +50,9 @@ def check_quarantined_share(counts: dict[str, float], limit: float, source: str,
     """Raise DataError when more than `limit` of the lines are quarantined."""
     read = sum(counts[bucket] for bucket in BUCKETS)
     if counts[Bucket.QUARANTINED] > limit * read:
-        reasons = ", ".join(f"{key.split('.', 1)[1]}: {value:.0f}" for key, value in counts.items() if key.startswith("quarantined."))
+        reasons = ", ".join(
+            f"{key.split('.', 1)[1]}: {value:.0f}" for key, value in counts.items() if key.startswith("quarantined.")
+        )
         raise DataError(
             f"source {source!r}: {counts[Bucket.QUARANTINED]:.0f} of {read:.0f} lines are quarantined ({reasons}), more than "
             f"ingest.max_quarantined_share = {limit}; nothing else was written; look at the table {table}, then mend the source's "

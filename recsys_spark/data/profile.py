@@ -61,7 +61,8 @@ def profile_lines(
     shaped = lines.withColumns({_PRESENT: _present_mask(lines, columns), _KEYS: _keys_with_values()})
     shapes = shaped.groupBy(*_PARTS, _PRESENT, _KEYS).agg(*aggregates)
     named = shapes.withColumn(_NAME, F.explode(_names(columns))).select(
-        F.col(_NAME)[COLUMN].alias(COLUMN), F.col(_NAME)[FIELD].alias(FIELD), LINES, CLEANED, FIRST_TIMESTAMP, LAST_TIMESTAMP, NEWEST_TIMESTAMP,
+        F.col(_NAME)[COLUMN].alias(COLUMN), F.col(_NAME)[FIELD].alias(FIELD), LINES, CLEANED,
+        FIRST_TIMESTAMP, LAST_TIMESTAMP, NEWEST_TIMESTAMP,
         *[F.when(F.col(_NAME)[COLUMN].isNull() & F.col(_NAME)[FIELD].isNull(), F.col(part)).alias(part) for part in _PARTS],
     )  # fmt: skip
     counted = named.groupBy(COLUMN, FIELD, *_PARTS).agg(

@@ -13,7 +13,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.columns import (ATTRIBUTES, DELIVERY_DATE, DETAIL, FIELDS, HEADER, LINE_HASH, RAW_LINE, REASON, SOURCE_FILE, Reason)
+from recsys_spark.columns import (
+    ATTRIBUTES,
+    DELIVERY_DATE,
+    DETAIL,
+    FIELDS,
+    HEADER,
+    LINE_HASH,
+    RAW_LINE,
+    REASON,
+    SOURCE_FILE,
+    Reason,
+)
 from recsys_spark.config_sources import ColumnConfig, SourceConfig
 from recsys_spark.data.ids import BLANKS
 from recsys_spark.errors import ConfigError, SchemaError
@@ -194,7 +205,9 @@ def _sql_error_names(source: SourceConfig, what: str) -> Iterator[None]:
         yield
     except AnalysisException as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ConfigError(f"source {source.name!r}: {what} is not valid Spark SQL over its fields: {first_line}") from error
+        raise ConfigError(
+            f"source {source.name!r}: {what} is not valid Spark SQL over its fields: {first_line}"
+        ) from error
 
 
 def _names_in(expression: str) -> list[str]:
@@ -232,7 +245,9 @@ def _has_escaped_nul(fields: Column) -> Column:
 def _json_record() -> tuple[Column, Column, Column]:
     # Inside brackets and before a null a line of two glued objects, or one with text or a bracket behind it, is malformed;
     # from_json alone would read the first object and drop the rest without a word.
-    record = F.from_json(F.concat(F.lit("["), F.col(_TEXT), F.lit(",null]")), "array<map<string,string>>", _JSON_OPTIONS)
+    record = F.from_json(
+        F.concat(F.lit("["), F.col(_TEXT), F.lit(",null]")), "array<map<string,string>>", _JSON_OPTIONS
+    )
     fields = F.get(F.col(_RECORD), F.lit(0))
     is_one = (F.size(_RECORD) == 2) & fields.isNotNull() & F.get(F.col(_RECORD), F.lit(1)).isNull()
     # A name written twice has no agreed meaning, and tables hold no map with two equal keys. Building the map anew drops
@@ -269,7 +284,9 @@ def header_names(source: SourceConfig, header: str | None) -> list[str]:
     if isinstance(source.header, tuple):
         names = list(source.header)
     elif header is None:
-        raise SchemaError(f"source {source.name!r}: a CSV without a header line needs sources.*.header as a list of names")
+        raise SchemaError(
+            f"source {source.name!r}: a CSV without a header line needs sources.*.header as a list of names"
+        )
     elif len(source.delimiter) == 1:
         names = next(csv.reader([header], delimiter=source.delimiter, quotechar=source.quote or None,
                                 quoting=csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE), [])  # fmt: skip

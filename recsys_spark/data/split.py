@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import (EVENT_DATE)
+from recsys_spark.columns import EVENT_DATE
 from recsys_spark.config import SplitConfig
 from recsys_spark.errors import DataError
 
@@ -38,7 +38,9 @@ def split_dates(events_per_day: Mapping[date, int], config: SplitConfig) -> Spli
     total = sum(events_per_day.values())
     test_start = config.test_start or _latest_start(events_per_day, days, config.test_share * total)
     before_test = [day for day in days if day < test_start]
-    validation_start = config.validation_start or _latest_start(events_per_day, before_test, config.validation_share * total)
+    validation_start = config.validation_start or _latest_start(
+        events_per_day, before_test, config.validation_share * total
+    )
     dates = SplitDates(validation_start, test_start, days[-1] + timedelta(days=1))
     is_ordered = days[0] < dates.validation_start < dates.test_start < dates.end
     if not is_ordered:

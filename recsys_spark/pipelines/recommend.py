@@ -76,6 +76,7 @@ class _Inputs:
     catalogue: DataFrame  # the same; with a cap per category also category
     cutoff: date
     cap: Broadcast[CategoryCap] | None
+    fallback: Broadcast[engine.ItemMatrix]  # of the model for users whom another one does not know
     indexes: dict[str, str] = field(default_factory=dict)  # model -> file of its approximate index
 
 
@@ -118,7 +119,11 @@ def _read_inputs(
         cap = _category_cap(spark, catalogue, item_ids, config.recommend.max_per_category)
     seen = kept.enter_context(persisted(_seen_positions(events_before(events, cutoff), positions)))
     users = user_index.select(USER_ID)
-    return _Inputs(models, events, interactions, user_index, users, seen, item_ids, positions, catalogue, cutoff, cap)
+    vectors, _ = tables.read_model(spark, config, "item_vectors", config.recommend.fallback, cutoff)
+    fallback = _shared_matrix(spark, vectors, item_ids)
+    return _Inputs(
+        models, events, interactions, user_index, users, seen, item_ids, positions, catalogue, cutoff, cap, fallback
+    )
 
 
 def _write_all(spark: SparkSession, config: Config, inputs: _Inputs) -> dict[str, float]:
@@ -137,7 +142,7 @@ def _write_lists(spark: SparkSession, config: Config, inputs: _Inputs, task: str
     lists, version = _lists_of(spark, config, inputs, masked, model)
     with persisted(lists) as own:
         unknown = inputs.users.join(own.select(USER_ID).distinct(), on=USER_ID, how="left_anti")
-        fallback, _ = _popularity_lists(spark, config, inputs, unknown, masked, config.recommend.fallback)
+        fallback = _lists_by_popularity(config, inputs, unknown, masked, inputs.fallback)
         rows = own.withColumn(IS_FALLBACK, F.lit(False)).unionByName(fallback.withColumn(IS_FALLBACK, F.lit(True)))
         rows = rows.withColumns({
             MODEL: F.lit(model), MODEL_VERSION: F.lit(version), RUN_DATE: F.lit(inputs.cutoff), TASK: F.lit(task),
@@ -152,7 +157,7 @@ def _masked(inputs: _Inputs, task: str) -> DataFrame:
 
 def _lists_of(spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame, model: str) -> _Lists:
     if model in ("popular", "popular_recent"):
-        return _popularity_lists(spark, config, inputs, inputs.users, masked, model)
+        return _popularity_lists(spark, config, inputs, masked, model)
     own = {
         "again": _again_lists,
         "neighbours": _neighbour_lists,
@@ -186,7 +191,8 @@ def _again_lists(spark: SparkSession, config: Config, inputs: _Inputs, masked: D
 def _factor_lists(spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame, model: str) -> _Lists:
     user_vectors, item_vectors, version = _vectors_of(spark, config, inputs, model)
     users = user_vectors.join(masked, on=USER_ID, how="left")
-    return _vector_lists(spark, config, inputs, users, item_vectors, inputs.indexes.get(model)), version
+    items = _shared_matrix(spark, item_vectors, inputs.item_ids)
+    return _vector_lists(config, inputs, users, items, inputs.indexes.get(model)), version
 
 
 def _vectors_of(spark: SparkSession, config: Config, inputs: _Inputs, model: str) -> tuple[DataFrame, DataFrame, str]:
@@ -200,28 +206,35 @@ def _vectors_of(spark: SparkSession, config: Config, inputs: _Inputs, model: str
     return user_vectors.select(USER_ID, VECTOR), item_vectors, version
 
 
-def _popularity_lists(
-    spark: SparkSession, config: Config, inputs: _Inputs, users: DataFrame, masked: DataFrame, model: str
-) -> _Lists:
+def _popularity_lists(spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame, model: str) -> _Lists:
     item_vectors, version = tables.read_model(spark, config, "item_vectors", model, inputs.cutoff)
+    items = _shared_matrix(spark, item_vectors, inputs.item_ids)
+    return _lists_by_popularity(config, inputs, inputs.users, masked, items), version
+
+
+def _lists_by_popularity(
+    config: Config, inputs: _Inputs, users: DataFrame, masked: DataFrame, items: Broadcast[engine.ItemMatrix]
+) -> DataFrame:
     with_seen = same_vector_for(users).join(masked, on=USER_ID, how="left")
-    return _vector_lists(spark, config, inputs, with_seen, item_vectors), version
+    return _vector_lists(config, inputs, with_seen, items)
 
 
 def _vector_lists(
-    spark: SparkSession,
     config: Config,
     inputs: _Inputs,
     users: DataFrame,
-    item_vectors: DataFrame,
+    items: Broadcast[engine.ItemMatrix],
     index_file: str | None = None,
 ) -> DataFrame:
-    items = spark.sparkContext.broadcast(engine.collect_item_matrix(item_vectors, inputs.item_ids))
     k, max_block_bytes = config.recommend.k, config.recommend.max_block_bytes
     if index_file is None:
         return engine.recommend_by_vectors(users, items, k, max_block_bytes, inputs.cap)
     overfetch = config.approximate.overfetch
     return engine.recommend_by_index(users, items, index_file, k, overfetch, max_block_bytes, inputs.cap)
+
+
+def _shared_matrix(spark: SparkSession, item_vectors: DataFrame, item_ids: list[str]) -> Broadcast[engine.ItemMatrix]:
+    return spark.sparkContext.broadcast(engine.collect_item_matrix(item_vectors, item_ids))
 
 
 def _neighbour_lists(spark: SparkSession, config: Config, inputs: _Inputs, masked: DataFrame) -> _Lists:

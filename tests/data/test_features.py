@@ -11,7 +11,9 @@ from recsys_spark.config_feature_factors import FeatureFactorsConfig
 from recsys_spark.data.features import item_features, known_items, user_features
 
 CUTOFF = date(2024, 3, 10)
-ITEMS_SCHEMA = "item_id string, category string, brand string, price double, attributes map<string,string>, updated_at timestamp"
+ITEMS_SCHEMA = (
+    "item_id string, category string, brand string, price double, attributes map<string,string>, updated_at timestamp"
+)
 
 
 def make_items(spark, *rows):
@@ -62,7 +64,11 @@ def test_items_without_interactions_are_known_if_they_were_there_at_the_cutoff(s
         return (item_id, None, None, None, None, updated_at and utc(updated_at))
 
     items = make_items(
-        spark, row("warm", "2024-05-01"), row("old", "2024-03-10 00:00"), row("timeless", None), row("young", "2024-03-10 00:01")
+        spark,
+        row("warm", "2024-05-01"),
+        row("old", "2024-03-10 00:00"),
+        row("timeless", None),
+        row("young", "2024-03-10 00:01"),
     )
     interactions = spark.createDataFrame([("u", "warm"), ("v", "warm")], "user_id string, item_id string")
     for cold_items, expected in ((True, ["old", "timeless", "warm"]), (False, ["warm"])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from datetime import date, timedelta
 
@@ -27,7 +28,9 @@ ROWS = st.lists(st.tuples(USERS, ITEMS, HOURS), min_size=1, max_size=30)
 
 def as_events(rows, order):
     """Rows with event ids whose order is not that of the rows."""
-    ids = [f"e{hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()[:6]}" for number in range(len(rows))]
+    ids = [
+        f"e{hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()[:6]}" for number in range(len(rows))
+    ]
     filled = [
         {"event_id": event_id, "user_id": user, "item_id": item, "timestamp": f"2024-03-05 {hour:02}:00:00"}
         for event_id, (user, item, hour) in zip(ids, rows, strict=True)
@@ -53,7 +56,9 @@ def parts_by_hand(events, k, seed):
     held_out = [event for event in events if is_held_out(seed, event["user_id"])]
     history, truth = last_by_hand(held_out, k)
     others = {event["event_id"] for event in events} - {event["event_id"] for event in held_out}
-    cold = {event["event_id"] for event in events if event["item_id"] is not None and is_held_out(seed, event["item_id"])}
+    cold = {
+        event["event_id"] for event in events if event["item_id"] is not None and is_held_out(seed, event["item_id"])
+    }
     return {
         "last.train": train, "last.test": test, "user.train": others, "user.history": history, "user.truth": truth,
         "item.train": {event["event_id"] for event in events} - cold, "item.test": cold,
@@ -88,7 +93,11 @@ def test_parts_are_those_of_the_plain_model_whatever_the_order_and_the_partition
     assert parts_by_spark(frame, k, seed) == expected
     # and the model itself keeps what the protocols promise
     everything = {event["event_id"] for event in events}
-    for names in (("last.train", "last.test"), ("user.train", "user.history", "user.truth"), ("item.train", "item.test")):
+    for names in (
+        ("last.train", "last.test"),
+        ("user.train", "user.history", "user.truth"),
+        ("item.train", "item.test"),
+    ):
         assert sum(len(expected[name]) for name in names) == len(everything)
         assert set().union(*[expected[name] for name in names]) == everything
 
@@ -96,7 +105,8 @@ def test_parts_are_those_of_the_plain_model_whatever_the_order_and_the_partition
 @pytest.mark.spark
 def test_parts_keep_the_columns_and_interactions_are_cut_by_their_own_time(spark):
     interactions = spark.createDataFrame(
-        [("u", "b", 2), ("u", "c", 2), ("u", "a", 1), ("w", "a", 1)], "user_id string, item_id string, last_timestamp int"
+        [("u", "b", 2), ("u", "c", 2), ("u", "a", 1), ("w", "a", 1)],
+        "user_id string, item_id string, last_timestamp int",
     )
     train, test = leave_last_k(interactions, 1, order_by=("last_timestamp", "item_id"))
     assert train.columns == test.columns == interactions.columns
@@ -109,7 +119,10 @@ def test_another_seed_holds_out_others_and_about_the_asked_share(spark):
     users = spark.range(4000).select(F.format_string("user-%d", "id").alias("user_id"), F.lit("i").alias("item_id"))
     rows = users.select("*", F.lit("e").alias("event_id"), F.lit(0).alias("timestamp"))
     first, second = (
-        {row[0] for row in rows.join(by_user(rows, 0.2, seed, 1).train, "user_id", "left_anti").select("user_id").collect()}
+        {
+            row[0]
+            for row in rows.join(by_user(rows, 0.2, seed, 1).train, "user_id", "left_anti").select("user_id").collect()
+        }
         for seed in (1, 2)
     )
     assert 700 < len(first) < 900
@@ -148,7 +161,7 @@ def test_windows_lie_in_order_and_truth_never_begins_before_the_cutoff(count, te
         assert window.truth_end - window.truth_start == timedelta(days=test_days)
         assert window.cutoff > (window.train_start or START)
         assert train_days is None or window.cutoff - window.train_start == timedelta(days=train_days)
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in itertools.pairwise(windows):
         assert later.truth_start - earlier.truth_start == timedelta(days=step or test_days)
         assert earlier.truth_end <= later.truth_start  # no day is truth twice
 
@@ -165,7 +178,9 @@ def test_windows_by_hand():
 def test_too_few_days_say_which_are_missing(train_days, needed):
     config = WindowsConfig(count=3, test_days=7, train_days=train_days)
     first = date(2023, 1, 4)
-    with pytest.raises(DataError, match=rf"3 windows that end on 2023-01-25 need events from {needed} on, .* 2023-01-04"):
+    with pytest.raises(
+        DataError, match=rf"3 windows that end on 2023-01-25 need events from {needed} on, .* 2023-01-04"
+    ):
         rolling_windows(first, date(2023, 1, 25), config)
 
 
