@@ -199,8 +199,8 @@ def _receipt(
     ]
     if dirty_logs:
         remains.append(
-            f"smallest and largest values of removed files in the log of {', '.join(dirty_logs)}: written by an older version "
-            f"today; run erase_user with the same users on {run_date + timedelta(days=1)} or later"
+            f"smallest and largest values of removed files in the log of {', '.join(dirty_logs)}, kept there by an older "
+            f"version; run erase_user with the same users on {run_date + timedelta(days=1)} or later"
         )
     if runs:
         remains.append(f"a parameter of the MLflow runs {', '.join(runs)}: delete these runs, then run `mlflow gc`")
