@@ -1,6 +1,7 @@
 """Ingest killed at random moments and repeated, for many seeds: the same as tests/test_accidents.py does for a few.
 
-Writes benchmarks/results/kill.json. Usage: .venv/bin/python benchmarks/bench_kill.py [--seeds 200] [--jobs 1] [--minutes 60]
+Writes benchmarks/results/kill.json. Usage: .venv/bin/python benchmarks/bench_kill.py [--seeds 200] [--first-seed 0] [--jobs 1]
+[--minutes 60]
 Exits with 1 when any seed left part of a batch, lost a row or added one twice.
 """
 
@@ -10,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,9 +30,11 @@ DAYS = 5  # killed one after the other into the same tables; then a new sequence
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=200, help="kills; rounded up to whole sequences of days")
+    parser.add_argument("--first-seed", type=int, default=0, help="go on here; states of earlier seeds are kept")
     parser.add_argument("--jobs", type=int, default=1, help="sequences at once")
     parser.add_argument("--minutes", type=float, default=None, help="start no further sequence after this time")
     options = parser.parse_args()
+    states = json.loads(RESULTS.read_text())["seeds"] if options.first_seed else {}
     folder = Path(tempfile.mkdtemp(prefix="bench_kill_"))
     start = time.perf_counter()
     try:
@@ -39,47 +43,48 @@ def main() -> None:
         alone = accidents.shop_config(folder / "raw", folder / "alone")
         seconds = accidents.undisturbed_cpu_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
 
-        def sequence(number: int) -> list[tuple[int, str]]:
+        def sequence(number: int) -> dict[str, str]:
             if options.minutes is not None and time.perf_counter() - start > options.minutes * 60:
-                return []
+                return {}
             return _sequence(spark, folder, days, number, seconds)
 
         with ThreadPoolExecutor(options.jobs) as pool:
-            found = [kill for part in pool.map(sequence, range(-(-options.seeds // DAYS))) for kill in part]
+            for found in pool.map(sequence, range(options.first_seed // DAYS, -(-options.seeds // DAYS))):
+                states |= found
+                _store(states, options.jobs, seconds)
         spark.stop()
     finally:
         shutil.rmtree(folder)
-    failures = {str(seed): state for seed, state in found if state.startswith("failed")}
+    sys.exit(any(state.startswith("failed") for state in states.values()))
+
+
+def _store(states: dict[str, str], jobs: int, seconds: float) -> None:
+    """Write what is known so far: hours of kills are not lost with the last of them."""
     report = {
         "hardware": hardware(),
         "versions": versions("pyspark", "delta-spark"),
-        "seeds_asked": options.seeds,
-        "seeds_run": len(found),
-        "jobs": options.jobs,
+        "jobs": jobs,
         "undisturbed_cpu_seconds": round(seconds, 1),
-        "seconds": round(time.perf_counter() - start, 1),
-        "states": dict(Counter(state.split(":")[0] for _, state in found)),
-        "failures": len(failures),
-        "failed_seeds": failures,
+        "kills": len(states),
+        "states": dict(Counter(state.split(":")[0] for state in states.values())),
+        "seeds": dict(sorted(states.items(), key=lambda entry: int(entry[0]))),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
-    sys.exit(bool(failures))
 
 
-def _sequence(
-    spark: object, folder: Path, days: list[accidents.Day], number: int, seconds: float
-) -> list[tuple[int, str]]:
+def _sequence(spark: object, folder: Path, days: list[accidents.Day], number: int, seconds: float) -> dict[str, str]:
     """Kill and repeat one day after the other; a failure ends the sequence, because the days after it build on it."""
     config = accidents.shop_config(folder / "raw", folder / f"killed-{number}")
-    found: list[tuple[int, str]] = []
+    found: dict[str, str] = {}
     for place, day in enumerate(days):
         seed = number * DAYS + place
         try:
             state = accidents.kill_and_repeat(spark, config, day, seed, seconds, folder / "logs" / f"{seed}.txt")
         except Exception as error:  # any of them is a result: it is kept with its seed, and the exit code is 1
+            traceback.print_exc()
             state = f"failed: {type(error).__name__}: {str(error)[:2000]}"
-        found.append((seed, state))
+        found[str(seed)] = state
         sys.stderr.write(f"seed={seed} {state}\n")
         if state.startswith("failed"):
             break

@@ -54,6 +54,9 @@ def build_session(config: Config) -> SparkSession:
     builder = builder.config("spark.sql.inMemoryColumnarStorage.compressed", "false")
     # deliveries are read file by file, and the default looks each file up in a task of its own: ten times what the look-up takes
     builder = builder.config("spark.sql.sources.parallelPartitionDiscovery.parallelism", "64")
+    # histories are collected per user; above so many users in a task the default of 128 sorts all rows a second time.
+    # 4,096 users with 200 items each are some 40 MB of Java objects in a task
+    builder = builder.config("spark.sql.objectHashAggregate.sortBased.fallbackThreshold", "4096")
     if config.spark.shuffle_partitions is not None:
         builder = builder.config("spark.sql.shuffle.partitions", config.spark.shuffle_partitions)
     for key, value in config.spark.conf.items():
