@@ -36,7 +36,7 @@ demo: ready ## the whole pipeline on a year of real-looking purchases; ARGS="...
 	$(RECSYS) demo $(ARGS)
 
 test: ready ## every test that needs no GPU, in TEST_PROCESSES=2 processes with one Spark each; ARGS="..." goes to pytest
-	$(PYTEST) -m "not gpu" -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(PYTEST) -m "not gpu" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: ready ## the tests that start no JVM: seconds
 	$(PYTEST) -m "not spark and not slow and not gpu" $(ARGS)

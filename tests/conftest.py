@@ -5,12 +5,21 @@ from __future__ import annotations
 import pytest
 from factories import make_config
 
+# Files that take a minute or more, the longest first: they start first, so that no process works on one while the others are done.
+LONGEST_FILES = (
+    "test_accidents.py", "test_recommend.py", "test_tune.py", "test_cluster.py", "test_main_job.py", "test_backtest.py",
+    "test_evaluate.py", "test_ingest_events.py", "test_erase_user.py", "test_migrate.py", "test_ingest_state_machine.py",
+    "test_jobs.py", "test_replay_quarantine.py", "test_no_future.py",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items):
-    """Mark every test that asks for `spark`, so that `-m "not spark"` is the fast part."""
+    """Mark every test that asks for `spark`, so that `-m "not spark"` is the fast part, and put the longest files first."""
     for item in items:
         if {"spark", "spark_session"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.spark)
+    place = {name: number for number, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))  # stable: the others keep their order
 
 
 @pytest.fixture(scope="session")
