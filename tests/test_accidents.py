@@ -35,6 +35,7 @@ def deliveries(spark_session, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # ten runs of a job and their repetitions; five minutes on two cores that nobody else uses
 def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_completes_them(
     spark, tmp_path, deliveries, capsys
 ):
