@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -41,30 +42,30 @@ def main() -> None:
         spark = _session(folder)
         days = accidents.undisturbed(spark, folder, DAYS)
         alone = accidents.shop_config(folder / "raw", folder / "alone")
-        seconds = accidents.undisturbed_cpu_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
+        cpu = accidents.undisturbed_cpu_seconds(alone, days[0].day, folder / "logs" / "alone.txt")
 
         def sequence(number: int) -> dict[str, str]:
             if options.minutes is not None and time.perf_counter() - start > options.minutes * 60:
                 return {}
-            return _sequence(spark, folder, days, number, seconds)
+            return _sequence(spark, folder, days, number, cpu)
 
         with ThreadPoolExecutor(options.jobs) as pool:
             for found in pool.map(sequence, range(options.first_seed // DAYS, -(-options.seeds // DAYS))):
                 states |= found
-                _store(states, options.jobs, seconds)
+                _store(states, options.jobs, cpu)
         spark.stop()
     finally:
         shutil.rmtree(folder)
     sys.exit(any(state.startswith("failed") for state in states.values()))
 
 
-def _store(states: dict[str, str], jobs: int, seconds: float) -> None:
+def _store(states: dict[str, str], jobs: int, cpu: accidents.CpuSeconds) -> None:
     """Write what is known so far: hours of kills are not lost with the last of them."""
     report = {
         "hardware": hardware(),
         "versions": versions("pyspark", "delta-spark"),
         "jobs": jobs,
-        "undisturbed_cpu_seconds": round(seconds, 1),
+        "undisturbed_cpu_seconds": {name: round(value, 1) for name, value in asdict(cpu).items()},
         "kills": len(states),
         "states": dict(Counter(state.split(":")[0] for state in states.values())),
         "seeds": dict(sorted(states.items(), key=lambda entry: int(entry[0]))),
@@ -73,14 +74,16 @@ def _store(states: dict[str, str], jobs: int, seconds: float) -> None:
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _sequence(spark: object, folder: Path, days: list[accidents.Day], number: int, seconds: float) -> dict[str, str]:
+def _sequence(
+    spark: object, folder: Path, days: list[accidents.Day], number: int, cpu: accidents.CpuSeconds
+) -> dict[str, str]:
     """Kill and repeat one day after the other; a failure ends the sequence, because the days after it build on it."""
     config = accidents.shop_config(folder / "raw", folder / f"killed-{number}")
     found: dict[str, str] = {}
     for place, day in enumerate(days):
         seed = number * DAYS + place
         try:
-            state = accidents.kill_and_repeat(spark, config, day, seed, seconds, folder / "logs" / f"{seed}.txt")
+            state = accidents.kill_and_repeat(spark, config, day, seed, cpu, folder / "logs" / f"{seed}.txt")
         except Exception as error:  # any of them is a result: it is kept with its seed, and the exit code is 1
             traceback.print_exc()
             state = f"failed: {type(error).__name__}: {str(error)[:2000]}"

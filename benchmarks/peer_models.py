@@ -18,7 +18,9 @@ K = 10
 
 def main() -> None:
     library, model, train, lists, settings = sys.argv[1:]
-    run = {"rectools": rectools, "lenskit": lenskit, "core": core, "spark": spark, "spark+implicit": spark}[library]
+    run = {
+        "rectools": rectools, "lenskit": lenskit, "core": core, "core transposed": core, "spark": spark, "spark+implicit": spark,
+    }[library]  # fmt: skip
     print(json.dumps(run(model, pd.read_parquet(train), lists, json.loads(settings))))
 
 
@@ -105,6 +107,8 @@ def core(model: str, train: pd.DataFrame, lists: str, settings: dict) -> dict[st
     seen = (user_items.indptr, user_items.indices)
     if model == "ease":
         weights = ease_weights(user_items, settings["l2"])
+        if settings.get("transposed"):
+            weights = np.ascontiguousarray(weights.T)
         fit = clock.lap()
         top = top_k_linear(user_items, weights, K, seen)
     else:

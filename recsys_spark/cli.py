@@ -44,6 +44,12 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `recsys` command."""
+    options = recsys_parser().parse_args(arguments)
+    sys.exit(_guarded(options.run, options))
+
+
+def recsys_parser() -> argparse.ArgumentParser:
+    """Give the parser of the `recsys` command; `run` among its options is the function to call with them."""
     parser = argparse.ArgumentParser(prog="recsys", description="Recommendations from behaviour logs, on Spark.")
     parser.add_argument("--version", action="version", version=f"recsys_spark {__version__}")
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -59,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _add_doctor,
     ):
         add(subcommands)
-    options = parser.parse_args(arguments)
-    sys.exit(_guarded(options.run, options))
+    return parser
 
 
 def _add_demo(subcommands: Any) -> None:
@@ -90,7 +95,7 @@ def _add_quarantine(subcommands: Any) -> None:
     feed_help = "which quarantine; without it events, and for replay both"
     quarantine.add_argument("--feed", choices=("events", "items"), help=feed_help)
     quarantine.add_argument("--reason", help="only lines of this reason")
-    quarantine.add_argument("--limit", type=int, default=20, help="list: at most so many lines")
+    quarantine.add_argument("--limit", type=_positive, default=20, help="list: at most so many lines")
     quarantine.add_argument(
         "--show-lines", action="store_true", help="list: the lines themselves, which may be personal"
     )

@@ -35,7 +35,7 @@ Pipeline = Callable[["SparkSession", Config, date | None], dict[str, float]]
 def run_pipeline(pipeline: Pipeline, options: argparse.Namespace) -> int:
     """Run one pipeline; its numbers are in the log, the tables and MLflow."""
     config = _logged_config(options)
-    with _session(config) as spark:
+    with _writing_session(config) as spark:
         pipeline(spark, config, options.date)
     return 0
 
@@ -69,7 +69,7 @@ def demo(options: argparse.Namespace) -> int:
         config, notice = load_config(options.config or conf_folder() / "demo.yaml", [*own, *options.set]), NOTICE
         print(notice, flush=True)
         write_demo_data(Path(folder) / "raw", options.sample)
-    with _session(config) as spark:
+    with _writing_session(config) as spark:
         results = run_main_job(spark, config, options.date, (notice,))
     print(_summary(config, results))
     return 0
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     from recsys_spark.main_job import run_main_job
 
     config = _logged_config(options)
-    with _session(config) as spark:
+    with _writing_session(config) as spark:
         results = run_main_job(spark, config, options.date)
     print(_summary(config, results))
     return 0
@@ -118,14 +118,15 @@ def quarantine(options: argparse.Namespace) -> int:
     if options.action == "replay" and (options.reason or options.show_lines):
         raise ConfigError("a replay reads every quarantined line again; leave --reason and --show-lines out")
     config = load_config(options.config, options.set)
-    with _session(config) as spark:
-        if options.action == "replay":
-            feeds: tuple[Feed, ...] = (options.feed,) if options.feed else ("events", "items")
+    if options.action == "replay":
+        feeds: tuple[Feed, ...] = (options.feed,) if options.feed else ("events", "items")
+        with _writing_session(config) as spark:
             counts = replay_quarantine(spark, config, options.date, feeds)
-            print(conservation_line(counts) if counts.get(READ) else "nothing is quarantined")
-            print(f"left the quarantine: {counts['removed']:,.0f}")
-            return 0
-        found = quarantine_of(spark, config, options.feed or "events")
+        print(conservation_line(counts) if counts.get(READ) else "nothing is quarantined")
+        print(f"left the quarantine: {counts['removed']:,.0f}")
+        return 0
+    with _session(config) as spark:
+        found = quarantine_of(spark, config, options.feed or "events", options.date)
         if found is None:
             print("nothing is quarantined")
         elif options.action == "counts":
@@ -270,3 +271,12 @@ def _session(config: Config) -> Iterator[SparkSession]:
             yield spark
     finally:
         spark.stop()
+
+
+@contextmanager
+def _writing_session(config: Config) -> Iterator[SparkSession]:
+    """A session for a job that writes rows of users: erasures that happen meanwhile reach those, too."""
+    from recsys_spark.infra.erasure_guard import erasures_respected
+
+    with _session(config) as spark, erasures_respected(spark, config):
+        yield spark

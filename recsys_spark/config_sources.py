@@ -84,6 +84,8 @@ class SourceConfig(BaseConfig):
     def _has_one_group(cls, pattern: str | None) -> str | None:
         if pattern is None:
             return None
+        if "(?P" in pattern:  # Spark reads dates with Java's regular expressions
+            raise ValueError("expected a plain group around the date, as (\\d{4}-\\d{2}-\\d{2}), found (?P of Python")
         try:
             groups = re.compile(pattern).groups
         except re.error as error:

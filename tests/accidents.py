@@ -34,11 +34,19 @@ FAST_JVM = "-Duser.timezone=UTC -XX:TieredStopAtLevel=1"  # the second compiler 
 STARTED = "ingest_events started"
 RECORDED = "ingest_run feed=events"
 FIRST_DAY = date(2024, 3, 4)
-SLICES = 10  # of a run's duration: seeds go through them in turn, so that few seeds meet every stretch of a run
+SLICES = 5  # of a stretch of a run: seeds go through them in turn, so that few seeds meet every part of it
 _NEW_EVENTS = 150
 _WAIT_SECONDS = 240.0
 
 Rows = dict[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """What an undisturbed run takes: from its first step to its first write, and from there to its end."""
+
+    to_first_write: float
+    from_first_write: float
 
 
 @dataclass(frozen=True)
@@ -196,18 +204,20 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def undisturbed_cpu_seconds(config: Config, day: date, log: Path) -> float:
-    """Run the job to its end and give the CPU seconds from its first step to its last.
+def undisturbed_cpu_seconds(config: Config, day: date, log: Path) -> CpuSeconds:
+    """Run the job to its end and give what it takes.
 
     CPU seconds and not seconds: a run beside others takes longer, and would be killed in its first steps only.
     """
     process = submit_ingest(config, day, log, "--master", "local[1]")
     wait_for(process, log, STARTED)
     start = _cpu_seconds(process)
+    wait_until(process, log, lambda: _newest_versions(config)[INGEST_TABLES[0]] > 0)  # 0 is the empty table
+    first_write = _cpu_seconds(process)
     wait_for(process, log, RECORDED)
-    seconds = _cpu_seconds(process) - start
+    end = _cpu_seconds(process)
     assert process.wait(_WAIT_SECONDS) == 0, log.read_text()[-3000:]
-    return seconds
+    return CpuSeconds(first_write - start, end - first_write)
 
 
 def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
@@ -222,18 +232,23 @@ def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return used
 
 
-def kill_and_repeat(spark: Any, config: Config, day: Day, seed: int, cpu_seconds: float, log: Path) -> str:
+def kill_and_repeat(spark: Any, config: Config, day: Day, seed: int, cpu: CpuSeconds, log: Path) -> str:
     """Kill an ingest of the day at a moment drawn by the seed, check what it left, repeat it; give the state that the kill met.
 
-    cpu_seconds are those of an undisturbed run. AssertionError when a table holds part of a batch, or when the repeated run
-    does not end where an undisturbed one does.
+    Even seeds kill before the first write of an undisturbed run, odd ones between this run's first write and its end, which is
+    where a batch could be torn. AssertionError when a table holds part of a batch, or when the repeated run does not end where
+    an undisturbed one does.
     """
-    moment = cpu_seconds * (seed % SLICES + random.Random(seed).random()) / SLICES
+    is_after_write, place = seed % 2 == 1, (seed // 2 % SLICES + random.Random(seed).random()) / SLICES
     runs_before, versions_before = _num_runs(spark, config), _newest_versions(config)
+    first_table = INGEST_TABLES[0]
     process = submit_ingest(config, day.day, log, "--master", "local[1]")
     try:
         wait_for(process, log, STARTED)
-        end = _cpu_seconds(process) + moment
+        if is_after_write:
+            written = max(versions_before[first_table], 0)
+            wait_until(process, log, lambda: _newest_versions(config)[first_table] > written)
+        end = _cpu_seconds(process) + place * (cpu.from_first_write if is_after_write else cpu.to_first_write)
         while process.poll() is None and _cpu_seconds(process) < end:
             time.sleep(0.1)  # looking through all processes is work, too
     finally:

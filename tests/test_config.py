@@ -117,7 +117,14 @@ def test_encodings_whose_newline_is_no_single_byte_are_refused(encoding):
         load_config(None, [f"sources.events.encoding={encoding}"])
 
 
-@pytest.mark.parametrize(("pattern", "problem"), [("[", "no regular expression"), (r"\d{4}-\d{2}-\d{2}", "a group")])
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("[", "no regular expression"),
+        (r"\d{4}-\d{2}-\d{2}", "a group"),
+        (r"(?P<day>\d{4}-\d{2}-\d{2})", r"expected a plain group.*found \(\?P of Python"),
+    ],
+)
 def test_a_date_pattern_that_finds_no_date_is_refused(pattern, problem):
     with pytest.raises(ConfigError, match=rf"sources\.events\.date_pattern: .*{problem}"):
         load_config(None, [f"sources.events.date_pattern='{pattern}'"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from recsys_spark import columns, errors
-from recsys_spark.cli import PIPELINES
+from recsys_spark.cli import PIPELINES, recsys_parser
 from recsys_spark.commands import MAIN_JOB
 from recsys_spark.config_file import load_config
 from recsys_spark.schemas import TABLES
@@ -153,6 +154,18 @@ def test_every_set_option_on_the_pages_is_valid():
                 load_config(None, [quoted or plain])  # raises on an option that is none
                 found += 1
     assert found > 5, f"the pattern finds {found} options only"
+
+
+def test_every_recsys_command_on_the_pages_can_be_parsed():
+    parser, found = recsys_parser(), 0
+    for page in PAGES:
+        blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            command = re.match(r"\s*(?:\.venv/bin/)?recsys (.*)", line)
+            if command:
+                parser.parse_args(shlex.split(command[1], comments=True))  # ends the process on one that is none
+                found += 1
+    assert found > 20, f"the pattern finds {found} commands only"
 
 
 def test_make_targets_on_the_pages_exist_and_the_readme_names_all():

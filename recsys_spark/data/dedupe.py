@@ -75,7 +75,9 @@ def sort_into_buckets(events: DataFrame, config: IngestConfig) -> DataFrame:
 def payload_hash() -> Column:
     """Hash of everything that an event says except its id; the order of the attributes does not matter."""
     attributes = F.sort_array(F.map_entries(ATTRIBUTES))
-    return F.xxhash64(USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, attributes)
+    # the hash passes over nulls: without their places a text that moved to the column beside would not show
+    nulls = F.concat(*[F.col(name).isNull().cast("string") for name in (ITEM_ID, SESSION_ID, QUERY, VALUE)])
+    return F.xxhash64(USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, attributes, nulls)
 
 
 def lookup_bounds(first: date, last: date, config: IngestConfig) -> tuple[date, date]:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import ERASED_AT, KEY_HASH, KIND
 from recsys_spark.config import Config
-from recsys_spark.data.erased import key_hash
+from recsys_spark.data.erased import USER, key_hash
 from recsys_spark.errors import SchemaError
 from recsys_spark.infra import tables
 
@@ -33,6 +33,23 @@ def read_erased(spark: SparkSession, config: Config) -> Erased | None:
         return None
     rows = tables.read_table(spark, config, TABLE, made_by="erase_user")
     return None if rows.isEmpty() else Erased(rows, _salt(spark, config))
+
+
+def version(spark: SparkSession, config: Config) -> int | None:
+    """Give the table's Delta version, or null when nothing was ever erased."""
+    return tables.delta_version(spark, config, TABLE) if tables.table_exists(spark, config, TABLE) else None
+
+
+def users_since(spark: SparkSession, config: Config, before: int | None) -> Erased | None:
+    """Give the users who were erased, or erased once more, after a version of the table (null: before it was there)."""
+    now = read_erased(spark, config)
+    if now is None:
+        return None
+    users = now.rows.where(F.col(KIND) == USER)
+    if before is not None:
+        known = tables.read_table(spark, config, TABLE, made_by="erase_user", version=before)
+        users = users.join(known, on=users.columns, how="left_anti")
+    return Erased(users, now.salt)
 
 
 def remember(spark: SparkSession, config: Config, kind: str, keys: DataFrame, erased_at: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import DELIVERY_DATE, RAW_LINE, SOURCE_FILE
@@ -28,7 +28,8 @@ _HEADER_BYTES = 65_536
 _HEADER_CHUNK = 4096
 _CHECKS_AT_ONCE = 8
 _JSON_OPTIONS = {
-    "ignoreNullFields": "false",
+    # a row's text must not depend on the columns of other files that are read with it
+    "ignoreNullFields": "true",
     "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",  # the default cuts microseconds off
     "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
 }
@@ -79,7 +80,7 @@ def find_deliveries(spark: SparkSession, source: SourceConfig, run_date: date | 
         raise ConfigError(f"source {source.name!r} has no path; set sources.events.path or sources.items.path")
     files = list_files(spark, source.path.replace("{date}", str(run_date or "*")))
     if source.date_pattern is not None and run_date is not None:
-        files = [file for file in files if _date_in(file, source.date_pattern) == str(run_date)]
+        files = _files_of(files, source.name, source.date_pattern, run_date)
     if not files:
         day = f" for {run_date}" if run_date else ""
         raise DataError(
@@ -124,7 +125,7 @@ def _damage(spark: SparkSession, source: SourceConfig, file: str) -> str | None:
         if source.format == "parquet":
             _ = spark.read.parquet(*literal_paths([file])).schema
         else:
-            with _opened(spark, file) as stream:
+            with opened(spark, file) as stream:
                 if _is_compressed(spark, file):
                     spark._jvm.org.apache.commons.io.IOUtils.consume(stream)  # type: ignore[union-attr]
                 else:
@@ -201,7 +202,14 @@ def _text_lines(spark: SparkSession, files: list[str], is_salvage: bool) -> Data
     # Spark's text reader keeps the bytes of a line as they are, so the cast to binary is the raw line.
     reader = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", str(is_salvage).lower())
     text = reader.text(literal_paths(files))
-    return text.select(F.col("value").cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE))
+    return text.select(F.col("value").cast("binary").alias(RAW_LINE), _file_of_line())
+
+
+def _file_of_line() -> Column:
+    """The file of a line as `list_files` spells it; Spark gives it URL-encoded, with a plus sign that stands for itself."""
+    path = F.col("_metadata.file_path")
+    decoded = F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B")))
+    return F.when(F.contains(path, F.lit("%")), decoded).otherwise(path).alias(SOURCE_FILE)
 
 
 def _parquet_lines(spark: SparkSession, files: list[str]) -> list[DataFrame]:
@@ -217,8 +225,9 @@ def _parquet_lines(spark: SparkSession, files: list[str]) -> list[DataFrame]:
         groups = [spark.read.parquet(*literal_paths(group)) for _, group in sorted(by_schema.items())]
     frames = []
     for rows in groups:
-        line = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]), _JSON_OPTIONS)
-        frames.append(rows.select(line.cast("binary").alias(RAW_LINE), F.col("_metadata.file_path").alias(SOURCE_FILE)))
+        columns = [F.col("`" + name.replace("`", "``") + "`") for name in sorted(rows.columns)]
+        line = F.to_json(F.struct(*columns), _JSON_OPTIONS)
+        frames.append(rows.select(line.cast("binary").alias(RAW_LINE), _file_of_line()))
     return frames
 
 
@@ -226,8 +235,8 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
     if source.date_pattern is None:
         delivery_date = F.lit(run_date).cast("date")
     else:
-        # try_cast, because the pattern may also match text that is no date
-        delivery_date = F.regexp_extract(SOURCE_FILE, source.date_pattern, 1).try_cast("date")
+        # the pattern may also match text that is no date; as `_date_in` reads it
+        delivery_date = F.try_to_date(F.regexp_extract(SOURCE_FILE, source.date_pattern, 1), "yyyy-MM-dd")
     return lines.withColumn(DELIVERY_DATE, delivery_date)
 
 
@@ -252,20 +261,25 @@ def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str | N
 
 def _head(spark: SparkSession, file: str, chunk: int) -> bytes:
     """The bytes of a file up to the chunk in which its first line ends, at most _HEADER_BYTES. Raises as the stream does."""
-    jvm: Any = spark._jvm
     head = bytearray()
-    with _opened(spark, file) as stream:
+    with opened(spark, file) as stream:
         while len(head) < _HEADER_BYTES and b"\n" not in head:
-            bounded = jvm.org.apache.commons.io.input.BoundedInputStream(stream, chunk)
-            part = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(bounded))
+            part = read_bytes(spark, stream, chunk)
             if not part:
                 break
             head += part
     return bytes(head)
 
 
+def read_bytes(spark: SparkSession, stream: Any, limit: int) -> bytes:
+    """At most so many of the next bytes of a Java stream; none at its end."""
+    jvm: Any = spark._jvm
+    bounded = jvm.org.apache.commons.io.input.BoundedInputStream(stream, limit)
+    return bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(bounded))
+
+
 @contextmanager
-def _opened(spark: SparkSession, file: str) -> Iterator[Any]:
+def opened(spark: SparkSession, file: str) -> Iterator[Any]:
     """The bytes of a file as a Java stream, decompressed as its name says."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file)
@@ -293,6 +307,23 @@ def literal_paths(files: list[str]) -> list[str]:
     return [re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in files]
 
 
-def _date_in(file: str, pattern: str) -> str | None:
+def _files_of(files: list[str], source: str, pattern: str, run_date: date) -> list[str]:
+    """The files whose name holds the date; a warning tells of those without any, which no dated run ever reads."""
+    dates = {file: _date_in(file, pattern) for file in files}
+    undated = sorted(file for file, found in dates.items() if found is None)
+    if undated:
+        _log.warning(
+            "files_without_date source=%s files=%d first=%s date_pattern=%s", source, len(undated), undated[0], pattern
+        )
+    return [file for file, found in dates.items() if found == run_date]
+
+
+def _date_in(file: str, pattern: str) -> date | None:
+    """The date that the pattern finds in a file's path; null where it finds none, or something that is no YYYY-MM-DD."""
     match = re.search(pattern, file)
-    return match.group(1) if match else None
+    if match is None or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", match.group(1), re.ASCII):
+        return None
+    try:
+        return date.fromisoformat(match.group(1))
+    except ValueError:
+        return None

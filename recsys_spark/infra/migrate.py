@@ -36,10 +36,14 @@ def migrate_tables(spark: SparkSession, config: Config) -> dict[str, tuple[int, 
 
 def _widen(spark: SparkSession, config: Config, name: str) -> None:
     address = tables.table_address(config, name)
-    there = set(spark.table(address).columns)
-    missing = [field for field in TABLES[name].schema.fields if field.name not in there]
-    columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in missing)
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in tables.table_properties(name).items())
-    if missing:
-        tables.retry_on_conflict(lambda: spark.sql(f"ALTER TABLE {address} ADD COLUMNS ({columns})"), config, name)
+
+    def add_missing_columns() -> None:  # looked up in every try: another migration may have added them
+        there = set(spark.table(address).columns)
+        missing = [field for field in TABLES[name].schema.fields if field.name not in there]
+        if missing:
+            columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in missing)
+            spark.sql(f"ALTER TABLE {address} ADD COLUMNS ({columns})")
+
+    tables.retry_on_conflict(add_missing_columns, config, name)
     tables.retry_on_conflict(lambda: spark.sql(f"ALTER TABLE {address} SET TBLPROPERTIES ({properties})"), config, name)

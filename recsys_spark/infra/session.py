@@ -12,11 +12,14 @@ from pyspark import SparkContext, StorageLevel
 from pyspark.errors import (
     AnalysisException,
     ArithmeticException,
+    ArrayIndexOutOfBoundsException,
     DateTimeException,
     IllegalArgumentException,
     NumberFormatException,
     ParseException,
     PySparkException,
+    SparkNoSuchElementException,
+    SparkRuntimeException,
 )
 from pyspark.sql import DataFrame, SparkSession
 
@@ -26,6 +29,17 @@ from recsys_spark.infra.jvm import SUPPORTED_JAVA, find_java, use_spark_conf
 from recsys_spark.infra.workers import check_workers
 
 _ARROW_BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+# what SQL of a config can raise on a line
+_LINE_ERRORS = (
+    ArithmeticException,
+    ArrayIndexOutOfBoundsException,
+    DateTimeException,
+    IllegalArgumentException,
+    NumberFormatException,
+    SparkNoSuchElementException,
+    SparkRuntimeException,
+)
+_MALFORMED_RECORD = "MALFORMED_RECORD_IN_PARSING"
 _FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
 
@@ -121,6 +135,8 @@ def input_errors_explained(source: str) -> Iterator[None]:
     except Py4JJavaError as error:
         # Spark raises these without a Python class of their own: a truncated archive, a damaged Parquet file
         text = str(error.java_exception.getMessage() or "")
+        if text.startswith(f"[{_MALFORMED_RECORD}"):
+            raise _failing_expression(source, _MALFORMED_RECORD) from None
         if not text.startswith(("[FAILED_READ_FILE", "[CANNOT_READ_FILE_FOOTER", "[CANNOT_MERGE_SCHEMAS")):
             raise
         raise DamagedFileError(
@@ -131,11 +147,15 @@ def input_errors_explained(source: str) -> Iterator[None]:
         raise ConfigError(
             f"source {source!r}: a filter, expression or format of its config is not valid Spark SQL: {_first_line(error)}"
         ) from error
-    except (NumberFormatException, ArithmeticException, DateTimeException, IllegalArgumentException) as error:
-        raise DataError(
-            f"source {source!r}: a filter or expression of its config fails on a line ({_condition(error)}); "
-            "fields are text that may hold anything: use try_cast(field AS type) or try_to_timestamp"
-        ) from None
+    except _LINE_ERRORS as error:
+        raise _failing_expression(source, _condition(error)) from None
+
+
+def _failing_expression(source: str, condition: str) -> DataError:
+    return DataError(
+        f"source {source!r}: a filter or expression of its config fails on a line ({condition}); fields are text that may hold "
+        "anything: use what gives null for it, as try_cast(field AS type), try_to_timestamp, get(array, index) and try_parse_json do"
+    )
 
 
 @contextmanager

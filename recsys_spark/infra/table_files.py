@@ -99,8 +99,9 @@ def forget_removed_rows(spark: SparkSession, config: Config, name: str, hours: i
         view = f"removed_files_of_{name}"
         spark.createDataFrame([(path, 0, False, 0) for path in removed], _INVENTORY).createOrReplaceTempView(view)
         try:
+            statement = f"VACUUM {address} USING INVENTORY (SELECT * FROM {view}) RETAIN 0 HOURS"
             with _vacuum_settings(spark, any_retention=True):
-                spark.sql(f"VACUUM {address} USING INVENTORY (SELECT * FROM {view}) RETAIN 0 HOURS")
+                tables.retry_on_conflict(lambda: spark.sql(statement), config, name)
         finally:
             spark.catalog.dropTempView(view)
     if not _log_describes_removed_rows(spark, config, name, root):

@@ -5,33 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from recsys_spark.columns import NEIGHBOUR_USER_ID, RAW_LINE, USER_ID, USER_IDX
+from recsys_spark.columns import RAW_LINE, USER_ID
 from recsys_spark.config import Config
 from recsys_spark.data.erased import LINE, USER, lines_that_name
-from recsys_spark.data.id_search import index_ids, names_one
+from recsys_spark.data.id_search import IdIndex, index_ids, names_one
 from recsys_spark.data.ids import clean_ids
 from recsys_spark.errors import ConfigError, DataError, RetryableError
 from recsys_spark.evaluation.notice import erased_page, rewrite_if_named
 from recsys_spark.infra import erased, scratch, table_files, tables, tracking
 from recsys_spark.infra.session import persisted
+from recsys_spark.infra.user_rows import has_column, remove_users, rows_of
 from recsys_spark.log import key_values, log_step
 from recsys_spark.schemas import TABLES
 
 _log = logging.getLogger(__name__)
 
-INDEX = "user_index"
 EXAMPLE_USER = "evaluation.example_user"
-ERASED_ID = "erased:"
-"""What stands in the index before the number of an erased user, so that no number is given out twice."""
 
 
 def erase_user(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -53,11 +52,16 @@ def erase_user(spark: SparkSession, config: Config, run_date: date | None = None
         found = _count_found(spark, config, there, users)
         # first the hashes: whatever happens after them, a re-delivery stays out and a rerun finds the same users
         erased.remember(spark, config, USER, users, erased_at)
-        removed = {name: _remove_users(spark, config, name, users) for name in there if _has(name, USER_ID)}
+        removed = {name: remove_users(spark, config, name, users) for name in there if has_column(name, USER_ID)}
         scratch.remove_all(spark, config)  # what killed tunes and backtests left; running ones fail
-        removed |= _remove_lines(spark, config, [name for name in there if _has(name, RAW_LINE)], ids, erased_at)
-        dirty_logs = [name for name in removed if _forget(spark, config, name)]
-        _check_gone(spark, config, list(removed), users)
+        with _broadcast(spark, config, ids) as words:
+            removed |= {
+                name: _remove_lines(spark, config, name, words, erased_at)
+                for name in there
+                if has_column(name, RAW_LINE)
+            }
+            dirty_logs = [name for name in removed if _forget(spark, config, name)]
+            _check_gone(spark, config, list(removed), users, words)
         reports, runs = _replace_reports(config, ids, run_date)
         facts.update(counts := {"users_asked": len(asked), "users_found": found, "reports": reports})
         facts.update({f"rows.{name}": rows for name, rows in removed.items() if rows})
@@ -105,57 +109,37 @@ def _as_frame(spark: SparkSession, ids: list[str]) -> DataFrame:
     return spark.createDataFrame(pa.table({USER_ID: pa.array(ids, pa.string())}))
 
 
-def _rows_of(spark: SparkSession, config: Config, name: str, users: DataFrame) -> list[DataFrame]:
-    """Give the rows of a table that name one of the users, by each column that holds users."""
-    table = spark.table(tables.table_address(config, name))
-    return [
-        table.join(users.withColumnRenamed(USER_ID, column), on=column, how="left_semi").select(
-            F.col(column).alias(USER_ID)
-        )
-        for column in _user_columns(name)
-    ]
-
-
-def _user_columns(name: str) -> list[str]:
-    return [column for column in (USER_ID, NEIGHBOUR_USER_ID) if _has(name, column)]
-
-
-def _has(name: str, column: str) -> bool:
-    return column in TABLES[name].schema.fieldNames()
-
-
 def _count_found(spark: SparkSession, config: Config, there: list[str], users: DataFrame) -> int:
     all_found = users.limit(0)
-    for rows in [rows for name in there for rows in _rows_of(spark, config, name, users)]:
+    for rows in [rows for name in there for rows in rows_of(spark, config, name, users)]:
         all_found = all_found.unionByName(rows)
     return all_found.distinct().count()
 
 
-def _remove_users(spark: SparkSession, config: Config, name: str, users: DataFrame) -> int:
-    if name != INDEX:
-        return sum(
-            tables.delete_matching(spark, config, name, users.withColumnRenamed(USER_ID, column))
-            for column in _user_columns(name)
-        )
-    renamed = {USER_ID: f"concat('{ERASED_ID}', t.{USER_IDX})"}
-    return table_files.update_matching(spark, config, name, users, USER_ID, renamed)
+@contextmanager
+def _broadcast(spark: SparkSession, config: Config, ids: list[str]) -> Iterator[Broadcast[IdIndex]]:
+    """The ids as broken lines may hold them, for every worker."""
+    index = spark.sparkContext.broadcast(
+        index_ids(ids, (config.sources.events.encoding, config.sources.items.encoding))
+    )
+    try:
+        yield index
+    finally:
+        index.destroy()
+
+
+def _lines_of(spark: SparkSession, config: Config, name: str, words: Broadcast[IdIndex]) -> DataFrame:
+    return lines_that_name(spark.table(tables.table_address(config, name)), words)
 
 
 def _remove_lines(
-    spark: SparkSession, config: Config, names: list[str], ids: list[str], erased_at: datetime
-) -> dict[str, int]:
+    spark: SparkSession, config: Config, name: str, words: Broadcast[IdIndex], erased_at: datetime
+) -> int:
     """Remove quarantined lines that name one of the users, and remember their hashes before that."""
-    encodings = (config.sources.events.encoding, config.sources.items.encoding)
-    index = spark.sparkContext.broadcast(index_ids(ids, encodings))
-    removed = {}
-    for name in names:
-        named = lines_that_name(spark.table(tables.table_address(config, name)), index)
-        with persisted(named) as lines:
-            if not lines.isEmpty():
-                erased.remember(spark, config, LINE, lines, erased_at)
-            removed[name] = tables.delete_matching(spark, config, name, lines)
-    index.destroy()
-    return removed
+    with persisted(_lines_of(spark, config, name, words)) as lines:
+        if not lines.isEmpty():
+            erased.remember(spark, config, LINE, lines, erased_at)
+        return tables.delete_matching(spark, config, name, lines)
 
 
 def _forget(spark: SparkSession, config: Config, name: str) -> bool:
@@ -164,8 +148,15 @@ def _forget(spark: SparkSession, config: Config, name: str) -> bool:
     return is_log_dirty
 
 
-def _check_gone(spark: SparkSession, config: Config, names: Iterable[str], users: DataFrame) -> None:
-    back = [name for name in names if not all(rows.isEmpty() for rows in _rows_of(spark, config, name, users))]
+def _check_gone(
+    spark: SparkSession, config: Config, names: Iterable[str], users: DataFrame, words: Broadcast[IdIndex]
+) -> None:
+    def is_back(name: str) -> bool:
+        found = rows_of(spark, config, name, users)
+        found += [_lines_of(spark, config, name, words)] if has_column(name, RAW_LINE) else []
+        return not all(rows.isEmpty() for rows in found)
+
+    back = [name for name in names if is_back(name)]
     if back:
         raise RetryableError(
             f"another job wrote rows of these users into {back} meanwhile; let running jobs end, then run erase_user again"

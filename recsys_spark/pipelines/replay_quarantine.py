@@ -66,13 +66,14 @@ def replay_quarantine(
     return total
 
 
-def quarantine_of(spark: SparkSession, config: Config, feed: Feed) -> DataFrame | None:
-    """Give the quarantined lines of the feed's source, or null when nothing was ever quarantined."""
+def quarantine_of(spark: SparkSession, config: Config, feed: Feed, run_date: date | None = None) -> DataFrame | None:
+    """Give the quarantined lines of the feed's source, with a run date those of that delivery date; null when nothing ever was."""
     name = f"{feed}_quarantine"
     if not tables.table_exists(spark, config, name):
         return None
     source = config.sources.events if feed == "events" else config.sources.items
-    return tables.read_table(spark, config, name, made_by=f"ingest_{feed}").where(F.col(SOURCE) == source.name)
+    lines = tables.read_table(spark, config, name, made_by=f"ingest_{feed}").where(F.col(SOURCE) == source.name)
+    return lines if run_date is None else lines.where(F.col(DELIVERY_DATE) == F.lit(run_date))
 
 
 def reason_counts(quarantine: DataFrame, reason: str | None) -> pd.DataFrame:
@@ -93,10 +94,9 @@ def list_lines(quarantine: DataFrame, reason: str | None, limit: int, show_lines
 
 
 def _replay(spark: SparkSession, config: Config, feed: Feed, run_date: date | None) -> dict[str, float]:
-    found = quarantine_of(spark, config, feed)
-    if found is None:
+    rows = quarantine_of(spark, config, feed, run_date)
+    if rows is None:
         return {}
-    rows = found if run_date is None else found.where(F.col(DELIVERY_DATE) == F.lit(run_date))
     source = config.sources.events if feed == "events" else config.sources.items
     # the limit is there to stop a delivery; these lines were judged before
     lenient = config.model_copy(update={"ingest": config.ingest.model_copy(update={"max_quarantined_share": 1.0})})

@@ -64,6 +64,8 @@ def test_of_one_event_id_the_earliest_wins_and_conflicts_are_marked(spark):
         {"event_id": "value", "line_hash": "c", "value": 1.0},
         {"event_id": "null", "line_hash": "a", "query": None},
         {"event_id": "null", "line_hash": "b", "query": ""},
+        {"event_id": "other column", "line_hash": "a", "session_id": "x", "query": None},
+        {"event_id": "other column", "line_hash": "b", "session_id": None, "query": "x"},
         {"event_id": "order of attributes", "line_hash": "a", "attributes": {"a": "1", "b": "2"}},
         {"event_id": "order of attributes", "line_hash": "b", "attributes": {"b": "2", "a": "1"}},
     ]
@@ -74,6 +76,8 @@ def test_of_one_event_id_the_earliest_wins_and_conflicts_are_marked(spark):
         ("null", "b", "duplicate", True),
         ("order of attributes", "a", "inserted", False),
         ("order of attributes", "b", "duplicate", False),
+        ("other column", "a", "inserted", False),
+        ("other column", "b", "duplicate", True),
         ("same", "a", "duplicate", False),
         ("same", "a", "inserted", False),
         ("time", "a", "duplicate", True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from datetime import date
 
 import pytest
@@ -78,6 +79,19 @@ def test_a_run_date_reads_that_day_s_files_only(spark, tmp_path):
     }  # fmt: skip
 
 
+def test_files_without_a_date_are_told_of_since_no_dated_run_reads_them(spark, tmp_path, caplog):
+    for name in ("export 2024-03-05", "export 20240305", "export 2024-3-5", "notes"):
+        write_lines(tmp_path / f"{name}.jsonl", name)
+    source = event_source(path=str(tmp_path), date_pattern=r"export (\d.*)\.jsonl$")
+    with caplog.at_level(logging.WARNING):
+        found = read(spark, source, date(2024, 3, 5))
+    assert found == [(None, [b"export 2024-03-05"], {"export 2024-03-05.jsonl": date(2024, 3, 5)})]
+    assert "files_without_date source=shop files=3 first=" in caplog.text
+    assert read(spark, source)[0][2] == {
+        "export 2024-03-05.jsonl": date(2024, 3, 5), "export 20240305.jsonl": None, "export 2024-3-5.jsonl": None, "notes.jsonl": None,
+    }  # fmt: skip
+
+
 def test_a_date_in_the_path_and_the_run_date_as_delivery_date(spark, tmp_path):
     write_lines(tmp_path / "2024-03-05" / "part.jsonl", "x")
     source = event_source(path=f"{tmp_path}/{{date}}")
@@ -123,7 +137,7 @@ def test_a_csv_whose_first_line_is_blank_is_not_passed_over(spark, tmp_path):
         read(spark, event_source(path=str(tmp_path), format="csv"))
 
 
-def test_parquet_rows_become_json_lines_that_lose_nothing(spark, tmp_path):
+def test_parquet_rows_become_json_lines_that_lose_nothing_but_nulls(spark, tmp_path):
     rows = spark.sql(
         "SELECT timestamp'2024-03-05 10:00:00.123456' t, timestamp_ntz'2024-03-05 10:00:00.123456' n, 12345678901234567890 i, "
         "double('NaN') d, 1.10 c, CAST(NULL AS string) x, named_struct('id', 1) s, '用\"户' AS `a.b`"
@@ -131,6 +145,15 @@ def test_parquet_rows_become_json_lines_that_lose_nothing(spark, tmp_path):
     rows.write.parquet(str(tmp_path / "rows"))
     ((_, (line,), _),) = read(spark, event_source(path=str(tmp_path / "rows"), format="parquet"))
     assert line.decode() == (
-        '{"t":"2024-03-05T10:00:00.123456Z","n":"2024-03-05T10:00:00.123456","i":12345678901234567890,"d":"NaN","c":1.10,'
-        '"x":null,"s":{"id":1},"a.b":"用\\"户"}'
+        '{"a.b":"用\\"户","c":1.10,"d":"NaN","i":12345678901234567890,"n":"2024-03-05T10:00:00.123456","s":{"id":1},'
+        '"t":"2024-03-05T10:00:00.123456Z"}'
     )
+
+
+def test_a_parquet_row_is_the_same_line_whatever_files_are_read_with_it(spark, tmp_path):
+    for day, row in (("04", "SELECT 1 b, 'x' a"), ("05", "SELECT 2 b, 'y' c, 'z' a")):
+        spark.sql(row).write.parquet(str(tmp_path / f"2024-03-{day}.parquet"))
+    alone = read(spark, event_source(path=f"{tmp_path}/2024-03-04.parquet", format="parquet"))
+    together = read(spark, event_source(path=str(tmp_path), format="parquet"))
+    assert [lines for _, lines, _ in alone] == [[b'{"a":"x","b":1}']]
+    assert [lines for _, lines, _ in together] == [[b'{"a":"x","b":1}', b'{"a":"z","b":2,"c":"y"}']]

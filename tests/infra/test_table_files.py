@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -54,6 +55,34 @@ def test_with_deletion_vectors_deleting_and_vacuuming_leave_the_bytes_and_purgin
     table_files.forget_removed_rows(spark, config, "events", WEEK)
     assert in_data(config, GONE) == []
     assert spark.conf.get(table_files.RETENTION_CHECK) == "true"
+
+
+def test_every_commit_of_an_erasure_waits_for_the_process_that_writes_to_the_table(spark, config, monkeypatch):
+    tables.ensure_table(spark, config, "events")
+    set_properties(spark, config, "events", "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    add_users(spark, config, GONE, "u2")
+    tables.delete_matching(spark, config, "events", users(spark, GONE))
+    alone, outside, run_sql = tables.one_process_at_a_time, [], type(spark).sql
+    inside = []
+
+    @contextmanager
+    def in_turn(lock_file):
+        with alone(lock_file):
+            inside.append(lock_file)
+            yield
+            inside.pop()
+
+    def sql(self, statement, *rest, **named):
+        if statement.startswith(("VACUUM", "REORG")) and not inside:
+            outside.append(statement)
+        return run_sql(self, statement, *rest, **named)
+
+    monkeypatch.setattr(tables, "one_process_at_a_time", in_turn)
+    monkeypatch.setattr(type(spark), "sql", sql)
+    version = tables.delta_version(spark, config, "events")
+    table_files.forget_removed_rows(spark, config, "events", WEEK)
+    assert tables.delta_version(spark, config, "events") >= version + 3  # REORG, and VACUUM's start and end
+    assert outside == []
 
 
 def test_a_log_with_personal_statistics_is_told_and_cut_once_it_is_a_day_old(spark, config):

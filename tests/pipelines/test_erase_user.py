@@ -13,6 +13,7 @@ from personal_bytes import files_that_hold
 
 from recsys_spark.errors import ConfigError, DataError, RetryableError
 from recsys_spark.infra import erased, table_files, tables, tracking
+from recsys_spark.infra.erasure_guard import erasures_respected
 from recsys_spark.pipelines import erase_user as pipeline
 from recsys_spark.pipelines.erase_user import erase_user, read_user_ids
 
@@ -158,11 +159,57 @@ def test_an_interrupted_erasure_is_completed_by_the_next_run(spark, erase_config
 def test_rows_that_another_job_wrote_back_are_an_error_to_try_again(spark, erase_config, monkeypatch):
     make_table(spark, erase_config, "user_index")
     add_index(spark, erase_config, GONE=0)
-    monkeypatch.setattr(pipeline, "_remove_users", lambda *_: 0)
+    monkeypatch.setattr(pipeline, "remove_users", lambda *_: 0)
     monkeypatch.setattr(table_files, "forget_removed_rows", lambda *_: False)
     with pytest.raises(RetryableError, match=r"\['user_index'\]") as error:
         erase_user(spark, erase_config, DAY)
     assert GONE not in str(error.value)
+
+
+def test_a_broken_line_that_an_ingest_wrote_back_is_an_error_to_try_again(spark, erase_config, monkeypatch):
+    tables.ensure_table(spark, erase_config, "events_quarantine")
+    forget = table_files.forget_removed_rows
+
+    def written_back(*arguments):
+        result = forget(*arguments)
+        add_quarantine(spark, erase_config, f'{{"user": "{GONE}", torn'.encode())
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table_files, "forget_removed_rows", written_back)
+        with pytest.raises(RetryableError, match=r"\['events_quarantine'\]"):
+            erase_user(spark, erase_config, DAY)
+    assert erase_user(spark, erase_config, DAY)["rows.events_quarantine"] == 1
+    assert files_that_hold(Path(erase_config.data_root), GONE) == []
+
+
+def test_rows_that_a_job_writes_after_the_erasure_ended_go_out_again(spark, erase_config):
+    make_table(spark, erase_config, "user_index")
+    add_index(spark, erase_config, GONE=0, u2=1)
+    events = make_events(spark, [{"user_id": GONE}, {"user_id": "u2"}])  # as a job read them before
+
+    def job_beside_an_erasure():
+        with erasures_respected(spark, erase_config):
+            erase_user(spark, erase_config, DAY)
+            tables.merge_new(spark, erase_config, "events", events)
+
+    with pytest.raises(RetryableError, match="users were erased while this job ran; 1 rows of theirs") as error:
+        job_beside_an_erasure()
+    assert GONE not in str(error.value)
+    assert stored(spark, erase_config, "events", "user_id") == [("u2",)]
+    assert files_that_hold(Path(erase_config.data_root), GONE) == []
+
+
+def test_a_job_beside_no_erasure_and_one_that_brings_nobody_back_just_end(spark, erase_config):
+    make_table(spark, erase_config, "user_index")
+    add_index(spark, erase_config, GONE=0, u2=1)
+    for beside in (lambda: None, lambda: erase_user(spark, erase_config, DAY)):
+        with erasures_respected(spark, erase_config):
+            beside()
+    # who comes back after the erasure stays
+    with erasures_respected(spark, erase_config):
+        tables.merge_new(spark, erase_config, "events", make_events(spark, [{"user_id": GONE}]))
+    assert stored(spark, erase_config, "events", "user_id") == [(GONE,)]
 
 
 def test_a_run_that_names_the_user_in_a_parameter_is_left_to_delete(erase_config):

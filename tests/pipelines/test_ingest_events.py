@@ -7,10 +7,14 @@ from datetime import date
 import pytest
 from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_lines
 
+from recsys_spark.config_upkeep import EraseConfig
 from recsys_spark.data.outcome import BUCKETS
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.infra import tables
+from recsys_spark.pipelines.erase_user import erase_user
 from recsys_spark.pipelines.ingest_events import ingest_events
+from recsys_spark.pipelines.maintain_tables import maintain_tables
+from recsys_spark.pipelines.replay_quarantine import replay_quarantine
 
 DATED = r"(\d{4}-\d{2}-\d{2})[^/]*$"
 
@@ -191,13 +195,21 @@ def test_a_filter_that_is_no_sql_stops_the_job_before_anything_is_written(spark,
     assert not tables.table_exists(spark, config, "events")
 
 
-@pytest.mark.parametrize("adaptive", ["true", "false"])
-def test_a_filter_that_fails_on_a_line_says_what_to_use(spark, tmp_path, adaptive):
+@pytest.mark.parametrize(
+    ("adaptive", "condition", "name"),
+    [
+        ("true", "cast(quantity AS double) < 0", "CAST_INVALID_INPUT"),
+        ("false", "cast(quantity AS double) < 0", "CAST_INVALID_INPUT"),
+        ("false", "split(quantity, '/')[3] = 'x'", "INVALID_ARRAY_INDEX"),
+        ("false", "parse_json(quantity) IS NULL", "MALFORMED_RECORD_IN_PARSING"),
+    ],
+)
+def test_a_filter_that_fails_on_a_line_says_what_to_use(spark, tmp_path, adaptive, condition, name):
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line(quantity="many"))
-    config = shop_config(tmp_path, filters={"returned": "cast(quantity AS double) < 0"})
+    config = shop_config(tmp_path, filters={"returned": condition})
     spark.conf.set("spark.sql.adaptive.enabled", adaptive)
     try:
-        with pytest.raises(DataError, match=r"CAST_INVALID_INPUT.*try_cast") as error:
+        with pytest.raises(DataError, match=rf"{name}.*try_cast.*get\(array, index\)") as error:
             ingest_events(spark, config)
         assert "many" not in str(error.value)
     finally:
@@ -238,7 +250,7 @@ def test_parquet_is_a_source_too(spark, tmp_path):
     counts = ingest_events(spark, config, date(2024, 3, 5))
     assert shown(counts) == {"read": 2, "inserted": 1, "quarantined": 1, "quarantined.missing_field": 1}
     rows = stored(spark, config, "events", "event_id", "user_id", "timestamp", "attributes")
-    assert rows == [("7", "12345678901", "2024-03-05 10:00:00.123456", '{price -> 2.5, nested -> {"a":1}}')]
+    assert rows == [("7", "12345678901", "2024-03-05 10:00:00.123456", '{nested -> {"a":1}, price -> 2.5}')]
 
 
 def test_tables_may_have_names_in_a_catalog(spark, tmp_path):
@@ -324,7 +336,7 @@ def test_a_damaged_parquet_file_is_one_quarantined_line_and_the_others_are_read(
     assert (counts["read"], counts["inserted"], counts["quarantined.damaged_file"]) == (2, 1, 1)
 
 
-def test_tables_may_live_on_another_file_system(spark, tmp_path):
+def test_tables_may_live_on_another_file_system_through_every_job_of_ingest(spark, tmp_path):
     """viewfs stands for an object store: another scheme, reached through Hadoop's own classes."""
     (tmp_path / "store").mkdir()
     hadoop = spark._jsc.hadoopConfiguration()
@@ -339,3 +351,10 @@ def test_tables_may_live_on_another_file_system(spark, tmp_path):
         assert (counts["inserted"], counts["duplicate"], counts["quarantined"]) == (inserted, duplicate, 1)
     assert (tmp_path / "store" / "tables" / "events" / "_delta_log").is_dir()
     assert stored(spark, config, "events", "event_id") == [("e1",)]
+    assert replay_quarantine(spark, config)["quarantined"] == 1
+    maintain_tables(spark, config, date(2024, 3, 6))
+    (tmp_path / "users.txt").write_text("u1\n", encoding="utf-8")
+    erasing = config.model_copy(update={"erase": EraseConfig(users_file=str(tmp_path / "users.txt"))})
+    assert erase_user(spark, erasing, date(2024, 3, 6))["rows.events"] == 1
+    assert stored(spark, config, "events", "event_id") == []
+    assert list((tmp_path / "store" / "tables" / "events").glob("event_date=*/*.parquet")) == []

@@ -118,7 +118,7 @@ def test_a_line_saved_from_a_damaged_file_is_one_line_when_the_file_is_whole(spa
     numbers = random.Random(5)
     lines = ["torn", *[event_line(event_id=f"e{i}", note=str(numbers.random())) for i in range(2000)]]
     whole = gzip.compress("".join(line + "\n" for line in lines).encode())
-    file = tmp_path / "raw" / "2024-03-05.jsonl.gz"
+    file = tmp_path / "raw" / "2024-03-05 50% [shop]+1.jsonl.gz"  # a name that Spark and Hadoop spell in two ways
     file.parent.mkdir()
     file.write_bytes(whole[: len(whole) // 2])
     config = shop_config(tmp_path)
