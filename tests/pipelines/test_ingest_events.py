@@ -343,9 +343,10 @@ def test_tables_may_live_on_another_file_system_through_every_job_of_ingest(spar
     hadoop.set("fs.viewfs.mounttable.shop.link./lake", (tmp_path / "store").as_uri())
     write_lines(tmp_path / "store" / "raw" / "2024-03-05.jsonl", event_line(), event_line(), "torn")
     source = {"name": "shop", "path": "viewfs://shop/lake/raw", "date_pattern": DATED, "columns": EVENT_COLUMNS}
-    config = make_config(tmp_path, sources={"events": source}, ingest={"max_quarantined_share": 0.5}).model_copy(
-        update={"data_root": "viewfs://shop/lake"}
-    )
+    tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    config = make_config(
+        tmp_path, sources={"events": source}, ingest={"max_quarantined_share": 0.5}, tracking=tracking
+    ).model_copy(update={"data_root": "viewfs://shop/lake"})
     for inserted, duplicate in ((1, 1), (0, 2)):
         counts = ingest_events(spark, config, date(2024, 3, 5))
         assert (counts["inserted"], counts["duplicate"], counts["quarantined"]) == (inserted, duplicate, 1)
