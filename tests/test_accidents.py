@@ -24,7 +24,8 @@ from recsys_spark.infra.session import full_disk_explained
 from recsys_spark.infra.table_lock import one_process_at_a_time
 from recsys_spark.pipelines.ingest_events import ingest_events
 
-KILLED_DAYS = 5  # per sequence; day after day into the same tables, so that a kill also meets tables with a history
+KILLED_DAYS = 2  # per sequence; one after the other into the same tables, so that a kill also meets tables with a history
+KILLED_SEQUENCES = 5
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,14 @@ def test_a_driver_killed_at_any_moment_leaves_whole_batches_and_a_repeated_run_c
 
     def sequence(number):
         config = shop_config(folder / "raw", tmp_path / f"killed-{number}")
-        seeds = range(number * KILLED_DAYS, (number + 1) * KILLED_DAYS)
+        seeds = range(number, KILLED_DAYS * KILLED_SEQUENCES, KILLED_SEQUENCES)  # odd and even on either day
         return [
             accidents.kill_and_repeat(spark, config, day, seed, cpu, tmp_path / "logs" / f"{seed}.txt")
             for seed, day in zip(seeds, days, strict=True)
         ]
 
     with ThreadPoolExecutor(2) as pool:
-        states = [state for found in pool.map(sequence, range(2)) for state in found]
+        states = [state for found in pool.map(sequence, range(KILLED_SEQUENCES)) for state in found]
     met = Counter(states)
     with capsys.disabled():
         print(f"\nkilled runs: {dict(met)}; undisturbed: {cpu}")
