@@ -1,7 +1,7 @@
 """Long random histories of ingest against its plain model (tests/ingest_machine.py), each with a seed of its own.
 
-Writes benchmarks/results/state_machine.json. A failure prints its steps and does not stop the others; it comes again with
---examples 1 and its seed. Usage: .venv/bin/python benchmarks/bench_state_machine.py [--examples 100] [--steps 20] [--seed 1]
+Writes benchmarks/results/state_machine.json after every history. A failure prints its steps and does not stop the others; it comes
+again with --examples 1 and its seed. Usage: .venv/bin/python benchmarks/bench_state_machine.py [--examples 100] [--steps 20] [--seed 1]
 """
 
 import argparse
@@ -48,39 +48,39 @@ def main() -> None:
         conf = CONF | {"spark.sql.warehouse.dir": str(root / "warehouse"), "spark.local.dir": str(root / "local")}
         spark = build_session(make_config(root, spark={"master": "local[2]", "shuffle_partitions": 2, "conf": conf}))
         try:
-            failures = _run_all(spark, root, range(asked.seed, asked.seed + asked.examples), asked.steps)
+            failures: list[dict[str, object]] = []
+            for number, seed in enumerate(range(asked.seed, asked.seed + asked.examples), start=1):
+                failures += _run_one(spark, root, seed, asked.steps)
+                report = _report(asked, number, failures, time.perf_counter() - start)
+                RESULTS.parent.mkdir(exist_ok=True)
+                RESULTS.write_text(json.dumps(report, indent=1) + "\n")
         finally:
             spark.stop()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(_report(asked, failures, time.perf_counter() - start), indent=1) + "\n")
     if failures:
         raise SystemExit(f"{len(failures)} of {asked.examples} histories differ from the model; see {RESULTS}")
 
 
-def _run_all(spark: object, root: Path, seeds: range, steps: int) -> list[dict[str, object]]:
-    failures: list[dict[str, object]] = []
-    for number in seeds:
-        start = time.perf_counter()
-        try:
-            ingest_machine.run_machine(spark, root, number, steps)
-        except Exception as error:  # the next history may still tell something
-            traceback.print_exc()
-            failures.append({"seed": number, "error": type(error).__name__, "text": str(error)[:2000]})
-        rules = sum(ingest_machine.RULES.values())
-        print(
-            f"seed={number} seconds={time.perf_counter() - start:.1f} rules={rules} failures={len(failures)}",
-            flush=True,
-        )
+def _run_one(spark: object, root: Path, seed: int, steps: int) -> list[dict[str, object]]:
+    start, failures = time.perf_counter(), []
+    try:
+        ingest_machine.run_machine(spark, root, seed, steps)
+    except Exception as error:  # the next history may still tell something
+        traceback.print_exc()
+        failures = [{"seed": seed, "error": type(error).__name__, "text": str(error)[:2000]}]
+    rules = sum(ingest_machine.RULES.values())
+    print(f"seed={seed} seconds={time.perf_counter() - start:.1f} rules={rules} failures={len(failures)}", flush=True)
     return failures
 
 
-def _report(asked: argparse.Namespace, failures: list[dict[str, object]], seconds: float) -> dict[str, object]:
+def _report(
+    asked: argparse.Namespace, num_run: int, failures: list[dict[str, object]], seconds: float
+) -> dict[str, object]:
     rules = ingest_machine.RULES
     return {
         "hardware": {"cores": os.cpu_count(), "memory_gb": round(psutil.virtual_memory().total / 2**30, 1)},
         "versions": {name: version(name) for name in ("pyspark", "delta-spark", "hypothesis")}
         | {"python": platform.python_version()},
-        "examples": asked.examples,
+        "examples": num_run,
         "steps": asked.steps,
         "first_seed": asked.seed,
         "seconds": round(seconds),

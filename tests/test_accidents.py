@@ -24,7 +24,9 @@ from recsys_spark.infra.session import full_disk_explained
 from recsys_spark.infra.table_lock import one_process_at_a_time
 from recsys_spark.pipelines.ingest_events import ingest_events
 
-KILLED_DAYS = 2  # per sequence; one after the other into the same tables, so that a kill also meets tables with a history
+KILLED_DAYS = (
+    2  # per sequence; one after the other into the same tables, so that a kill also meets tables with a history
+)
 KILLED_SEQUENCES = 5
 
 

@@ -41,6 +41,9 @@ EXTRA_FIELD = "_extra_field_"
 _BOM = "\ufeff"
 _UNDECODABLE = "\ufffd"
 _EPOCH_LIMIT = 10**11  # seconds; the year 5138: beyond it timestamp_seconds may overflow and stop the job
+_WHOLE_ESCAPES = (
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a backslash, or two halves of a character
+)
 _JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 _WORDS = re.compile(r"`((?:[^`]|``)+)`|([A-Za-z_]\w*)")
 
@@ -64,7 +67,9 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
         .when(is_malformed, Reason.MALFORMED)
         .when(_has_escaped_nul(fields), Reason.NUL_BYTE)
     )
-    is_blank = F.trim(_TEXT) == ""
+    if source.format == "json":
+        reason = reason.when(_has_lone_surrogate(), Reason.INVALID_ENCODING)
+    is_blank = F.trim(F.col(_TEXT), F.lit(BLANKS)) == ""
     # the record is a column of its own, because Spark would parse the line again for every expression that uses it
     return with_text.withColumn(_RECORD, F.when(~is_too_long, record)).select(
         RAW_LINE, SOURCE_FILE, DELIVERY_DATE, fields.alias(FIELDS),
@@ -102,8 +107,15 @@ def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str
     rule = F.col(_LINE + FILTER_RULE)
     for name, condition in source.filters.items():
         with _sql_error_names(source, f"filter {name!r}"):
+            # resolved on its own, so that an error can say which text it is about
+            found = flat.select(F.expr(f"({condition})")).schema[0].dataType
+            if not isinstance(found, T.BooleanType):
+                raise ConfigError(
+                    f"source {source.name!r}: filter {name!r} is no condition: expected SQL that is true or false, found one of type "
+                    f"{found.simpleString()}"
+                )
             holds = F.when(is_readable & F.expr(f"({condition})"), name)
-            flat.select(holds)  # resolved on its own, so that an error can say which text it is about
+            flat.select(holds)
         rule = F.coalesce(rule, holds)
     origins = []
     for name, column in source.columns.items():
@@ -240,6 +252,14 @@ def _has_escaped_nul(fields: Column) -> Column:
     """True where JSON holds the NUL character as an escape in a name or a value."""
     texts = F.concat(F.map_keys(fields), F.map_values(fields))
     return F.contains(_TEXT, F.lit("\\u0000")) & F.contains(F.array_join(texts, ""), F.lit("\0"))
+
+
+def _has_lone_surrogate() -> Column:
+    """True where JSON holds half of a character as an escape: the parser would put a question mark there."""
+    text = F.col(_TEXT)
+    may_hold_one = F.contains(text, F.lit(r"\ud")) | F.contains(text, F.lit(r"\uD"))
+    without_whole_ones = F.regexp_replace(text, _WHOLE_ESCAPES, "")
+    return may_hold_one & without_whole_ones.rlike(r"\\u[dD][89a-fA-F]")
 
 
 def _json_record() -> tuple[Column, Column, Column]:

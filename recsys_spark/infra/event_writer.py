@@ -28,7 +28,7 @@ from recsys_spark.data import checks, dedupe, outcome, sources
 from recsys_spark.data.checks import BatchProfile
 from recsys_spark.data.erased import leave_out_erased
 from recsys_spark.data.events import parse_events
-from recsys_spark.errors import DataError
+from recsys_spark.errors import DataError, SchemaError
 from recsys_spark.infra import run_records, tables
 from recsys_spark.infra.erased import read_erased
 from recsys_spark.infra.files import Delivery
@@ -44,11 +44,23 @@ _TYPE_FAULTS = (Reason.WRONG_TYPE, Reason.NESTED_VALUE, Reason.BAD_TIMESTAMP)
 
 
 def read_lines(deliveries: Iterable[Delivery], source: SourceConfig) -> list[DataFrame]:
-    """Give the lines of each delivery, split into fields; a damaged file is one line."""
-    return [
-        sources.damaged_files(d.lines) if d.is_damage else sources.parse_lines(d.lines, source, d.header)
-        for d in deliveries
-    ]
+    """Give the lines of each delivery, split into fields; a damaged file is one line.
+
+    Raises SchemaError for headers that cannot be used; it names every such header's first file and says how many share it.
+    """
+    lines, refused = [], []
+    for delivery in deliveries:
+        if delivery.is_damage:
+            lines.append(sources.damaged_files(delivery.lines))
+            continue
+        try:
+            lines.append(sources.parse_lines(delivery.lines, source, delivery.header))
+        except SchemaError as error:
+            others = f" and {len(delivery.files) - 1} more files" if len(delivery.files) > 1 else ""
+            refused.append(f"{delivery.files[0]}{others}: {error}" if delivery.files else str(error))
+    if refused:
+        raise SchemaError(" | ".join(refused) + "; nothing of this run was written: mend these files or move them away")
+    return lines
 
 
 def parse(lines: list[DataFrame], config: Config) -> DataFrame:
@@ -114,7 +126,7 @@ def merge_events(
     """Insert the events that the table lacks; give how many were inserted, how many were there, and how many of those differ.
 
     Needs the columns of the events table and payload_hash: asked rows, one per event_id, with dates from days[0] to days[1].
-    `known_elsewhere` are those of the rows found that another run wrote than those of this source and run date.
+    `known_elsewhere` are those of the rows found that neither this source's runs of the same date wrote nor its replays.
     """
     bounds = (EVENT_DATE, *dedupe.lookup_bounds(*days, config.ingest))
     inserted = tables.merge_new(spark, config, "events", winners.select(*EVENTS.fieldNames()), bounds)
@@ -132,7 +144,9 @@ def merge_events(
     stored = stored.where(F.col(column).between(F.lit(first), F.lit(last)))
     stored = stored.select(EVENT_ID, dedupe.payload_hash().alias("_stored"), F.col(INGEST_RUN).alias("_by"))
     looked_up = winners.select(EVENT_ID, PAYLOAD_HASH).join(stored, on=EVENT_ID, how="left")
-    is_elsewhere = ~F.startswith("_by", F.lit(ingest_run.rsplit("-", 1)[0] + "-"))
+    # a replay stored what this date's own runs had quarantined
+    own = (ingest_run.rsplit("-", 1)[0] + "-", f"{config.sources.events.name}-replay-")
+    is_elsewhere = ~(F.startswith("_by", F.lit(own[0])) | F.startswith("_by", F.lit(own[1])))
     # two stored copies further apart than the horizon are allowed, and an event between them meets both: it is one line
     one_each = looked_up.groupBy(EVENT_ID).agg(
         F.bool_or(F.col("_stored").isNull()).alias("_missing"),

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, IllegalArgumentException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -35,6 +35,9 @@ _JSON_OPTIONS = {
 }
 
 
+# the last for names that Hadoop does not know how to write, such as one with a colon in a local folder
+_UNREADABLE = (Py4JJavaError, AnalysisException, IllegalArgumentException)
+
 _Result = TypeVar("_Result")
 
 
@@ -45,6 +48,8 @@ class Delivery:
     header: str | None
     lines: DataFrame
     is_damage: bool = False
+    files: tuple[str, ...] = ()
+    """Where the header stands; empty where that is not known or there is none."""
 
 
 def read_with_salvage(
@@ -130,7 +135,7 @@ def _damage(spark: SparkSession, source: SourceConfig, file: str) -> str | None:
                     spark._jvm.org.apache.commons.io.IOUtils.consume(stream)  # type: ignore[union-attr]
                 else:
                     stream.read()  # nothing in plain text can be torn; it may be unreadable
-    except (Py4JJavaError, AnalysisException) as error:
+    except _UNREADABLE as error:
         return str(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error).splitlines()[0]
     return None
 
@@ -140,7 +145,10 @@ def _read_group(spark: SparkSession, source: SourceConfig, files: list[str], is_
         return [Delivery(None, lines) for lines in _parquet_lines(spark, files)]
     if source.format == "csv" and source.header is True:
         by_header = _group_by_header(spark, files, source, is_salvage)
-        return [Delivery(header, _text_lines(spark, group, is_salvage)) for header, group in sorted(by_header.items())]
+        return [
+            Delivery(header, _text_lines(spark, group, is_salvage), files=tuple(group))
+            for header, group in sorted(by_header.items())
+        ]
     return [Delivery(None, _text_lines(spark, files, is_salvage))]
 
 
@@ -244,11 +252,11 @@ def _first_line(spark: SparkSession, file: str, source: SourceConfig) -> str | N
     """The first line of a text file; null for an empty one. DamagedFileError where reading fails before that line ends."""
     try:
         head = _head(spark, file, _HEADER_CHUNK)
-    except Py4JJavaError:
+    except _UNREADABLE:
         # what a chunk held before the damage is lost with it: byte by byte is slow, and gives all that there is
         try:
             head = _head(spark, file, 1)
-        except Py4JJavaError as error:
+        except _UNREADABLE as error:
             raise DamagedFileError(
                 f"source {source.name!r}: {file} cannot be read to the end of its first line, which names the fields"
             ) from error

@@ -171,7 +171,7 @@ def _keep(record: RunRecord, status: ingest_gauges.Status, finished_at: datetime
     seconds = (finished_at - record.started_at).total_seconds()
     levels = {result.name: result.level for result in record.results}
     facts = {
-        "source": record.source.name, "run": record.ingest_run, "status": status, **record.counts,
+        "source": record.source.name, "run": record.ingest_run, "status": status, "is_written": record.is_written, **record.counts,
         **{f"check.{name}": level for name, level in levels.items()},
     }  # fmt: skip
     _log.info("ingest_run feed=%s seconds=%.1f %s", record.label, seconds, key_values(facts))

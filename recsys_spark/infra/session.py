@@ -148,6 +148,16 @@ def input_errors_explained(source: str) -> Iterator[None]:
             f"source {source!r}: a filter, expression or format of its config is not valid Spark SQL: {_first_line(error)}"
         ) from error
     except _LINE_ERRORS as error:
+        name = error.getCondition() or ""
+        if name.startswith("INVALID_PARAMETER_VALUE.CHARSET"):
+            raise ConfigError(
+                f"source {source!r}: sources.*.encoding: expected a character set that Java knows, found none"
+            ) from None
+        if name.startswith(("INCONSISTENT_BEHAVIOR_CROSS_VERSION", "INVALID_DATETIME_PATTERN")):
+            raise ConfigError(
+                f"source {source!r}: timestamp_format, or a pattern in a filter or expression: expected one of Spark's datetime "
+                f"patterns, found one that it does not read ({name}); see Spark's page on datetime patterns"
+            ) from None
         raise _failing_expression(source, _condition(error)) from None
 
 

@@ -19,6 +19,9 @@ from recsys_spark.schemas import TABLES
 
 RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 
+_IGNORE_RETENTION = (
+    "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"  # by default RETAIN counts when it is 0 only
+)
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _NO_RETENTION = "interval 0 hours"
 _SHORT_LOG = {  # the log may not forget earlier than the table its files; the commit that sets this writes a checkpoint
@@ -175,9 +178,11 @@ def _shorten_log(spark: SparkSession, config: Config, name: str) -> None:
 
 @contextmanager
 def _vacuum_settings(spark: SparkSession, any_retention: bool) -> Iterator[None]:
-    """Set what VACUUM needs around one statement: few listing tasks and, if asked for, no guard against short retentions."""
+    """Set what VACUUM needs around one statement: few listing tasks, the retention that it names and, if asked for, no guard
+    against short ones.
+    """
     # by default Delta lists a table of three files in 10,000 tasks, which takes most of a minute on one machine
-    wanted = {_LISTING_TASKS: str(spark.sparkContext.defaultParallelism)}
+    wanted = {_LISTING_TASKS: str(spark.sparkContext.defaultParallelism), _IGNORE_RETENTION: "false"}
     if any_retention:
         wanted[RETENTION_CHECK] = "false"
     before = {key: str(spark.conf.get(key)) for key in wanted}

@@ -330,6 +330,28 @@ def test_json_in_another_character_set_is_read_too(spark):
     assert (verdict(row), row.user_id) == ("nested_value:item_id", "José")
 
 
+def test_half_of_a_character_is_no_text(spark):
+    lines = {
+        "high": r'{"user_id": "u\ud83d"}', "low": r'{"user_id": "u\uDE42"}', "turned": r'{"user_id": "\ude42\ud83d"}',
+        "whole": r'{"user_id": "\ud83d\ude42"}', "text": r'{"user_id": "\\ud83d"}', "behind text": r'{"user_id": "\\\ud83d"}',
+    }  # fmt: skip
+    found = parse(spark, lines, event_source())
+    assert {name for name, row in found.items() if row.reason == "invalid_encoding"} == {
+        "high",
+        "low",
+        "turned",
+        "behind text",
+    }
+    assert (found["whole"].user_id, found["text"].user_id) == ("🙂", r"\ud83d")
+
+
+def test_a_line_of_white_space_is_blank_in_every_format(spark):
+    lines = {"tabs": " \t ", "carriage return": "\r", "other script": "\u3000\u00a0"}
+    for settings in ({}, {"format": "csv", "header": ["user_id", "item_id"]}):
+        found = parse(spark, lines, event_source(**settings))
+        assert {row.filter_rule for row in found.values()} == {"blank_line"}
+
+
 POISON = {
     "70,000 columns": b"," * 70_000,
     "a million quotes": b'"' * 999_999,

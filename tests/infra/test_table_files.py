@@ -85,6 +85,23 @@ def test_every_commit_of_an_erasure_waits_for_the_process_that_writes_to_the_tab
     assert outside == []
 
 
+def test_files_that_no_log_names_are_deleted_after_the_hours_asked_for(spark, config):
+    add_users(spark, config, "u1")
+    folder = Path(config.data_root) / "tables" / "events"
+    for hours in (20, 30, 300):
+        (folder / f"left-{hours}.parquet").write_bytes(b"x")
+        written = time.time() - hours * 3600
+        os.utime(folder / f"left-{hours}.parquet", (written, written))
+
+    def left_after(hours):
+        table_files.vacuum(spark, config, "events", hours)
+        return sorted(path.stem for path in folder.glob("left-*"))
+
+    assert left_after(1000) == ["left-20", "left-30", "left-300"]  # longer than Delta's own 168
+    assert left_after(WEEK) == ["left-20", "left-30"]
+    assert left_after(24) == ["left-20"]
+
+
 def test_a_log_with_personal_statistics_is_told_and_cut_once_it_is_a_day_old(spark, config):
     tables.ensure_table(spark, config, "events")
     stats_columns = "delta.dataSkippingStatsColumns"

@@ -9,7 +9,7 @@ from factories import EVENT_COLUMNS, event_line, make_config, table_rows, write_
 
 from recsys_spark.config_upkeep import EraseConfig
 from recsys_spark.data.outcome import BUCKETS
-from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.errors import ConfigError, DataError, SchemaError
 from recsys_spark.infra import tables
 from recsys_spark.pipelines.erase_user import erase_user
 from recsys_spark.pipelines.ingest_events import ingest_events
@@ -216,11 +216,44 @@ def test_a_filter_that_fails_on_a_line_says_what_to_use(spark, tmp_path, adaptiv
         spark.conf.set("spark.sql.adaptive.enabled", "false")
 
 
-def test_a_timestamp_format_that_is_no_pattern_is_named(spark, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timestamp": "no pattern"}, "timestamp_format.*datetime pattern"),
+        ({"timestamp": "YYYY-QQ"}, "timestamp_format.*datetime pattern"),
+        ({"encoding": "KLINGON"}, r"sources\.\*\.encoding: expected a character set that Java knows"),
+        ({"filters": {"bad": "agent"}}, "filter 'bad' is no condition: .*found one of type string"),
+    ],
+    ids=str,
+)
+def test_what_no_line_can_fit_is_a_matter_of_the_config(spark, tmp_path, settings, message):
     write_lines(tmp_path / "raw" / "2024-03-05.jsonl", event_line())
-    columns = {**EVENT_COLUMNS, "timestamp": {"column": "timestamp", "timestamp_format": "no pattern"}}
-    with pytest.raises((ConfigError, DataError), match="shop"):
-        ingest_events(spark, shop_config(tmp_path, columns=columns))
+    source = dict(settings)
+    if "timestamp" in source:
+        timestamp = {"column": "timestamp", "timestamp_format": source.pop("timestamp")}
+        source["columns"] = {**EVENT_COLUMNS, "timestamp": timestamp}
+    with pytest.raises(ConfigError, match=f"shop.*{message}"):
+        ingest_events(spark, shop_config(tmp_path, **source))
+
+
+def test_headers_that_cannot_be_used_are_all_named_with_their_files(spark, tmp_path):
+    good = "event_id,user_id,item_id,event_type,timestamp"
+    write_lines(tmp_path / "raw" / "2024-03-05-a.csv", good, "e1,u1,i1,view,2024-03-05T10:00:00")
+    write_lines(tmp_path / "raw" / "2024-03-05-b.csv", good.replace(",", ";"))
+    for name in "cd":
+        write_lines(tmp_path / "raw" / f"2024-03-05-{name}.csv", f"{good},user_id")
+    config = shop_config(tmp_path, format="csv", header=True)
+    expected = r"05-c\.csv and 1 more files: .*repeats at fields \[6\].* \| .*05-b\.csv: .*names none of them.*mend these files"
+    with pytest.raises(SchemaError, match=expected):
+        ingest_events(spark, config)
+
+
+def test_a_name_that_hadoop_cannot_write_is_one_quarantined_line_and_the_others_are_read(spark, tmp_path):
+    for name in ("2024-03-05T10:00.jsonl", "2024-03-05.jsonl"):
+        write_lines(tmp_path / "raw" / name, event_line(event_id=name))
+    config = shop_config(tmp_path, ingest={"max_quarantined_share": 0.5})
+    counts = ingest_events(spark, config)
+    assert (counts["read"], counts["inserted"], counts["quarantined.damaged_file"]) == (2, 1, 1)
 
 
 def test_csv_files_with_fields_in_another_order_give_the_same_events(spark, tmp_path):
