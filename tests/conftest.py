@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from factories import make_config
 
@@ -58,3 +60,12 @@ def spark(spark_session):
 def config(tmp_path):
     """The default configuration with everything below tmp_path; `factories.make_config` makes others."""
     return make_config(tmp_path)
+
+
+@pytest.fixture
+def package_logger():
+    """For tests of the command line, which takes the package's logger over; other tests get it back as it was."""
+    logger = logging.getLogger("recsys_spark")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before

@@ -16,6 +16,8 @@ from recsys_spark.data.outcome import BUCKETS
 from recsys_spark.errors import ConfigError, DataError, ModelError, RetryableError, SchemaError, TrainingError
 from recsys_spark.infra import erased, session
 
+pytestmark = pytest.mark.usefixtures("package_logger")
+
 
 class StubSession:
     """Stands for a SparkSession and remembers whether it was stopped."""
@@ -24,15 +26,6 @@ class StubSession:
 
     def stop(self):
         self.stopped = True
-
-
-@pytest.fixture(autouse=True)
-def package_logger():
-    """The command line takes the package's logger over; other tests get it back as it was."""
-    logger = logging.getLogger("recsys_spark")
-    before = (logger.handlers[:], logger.level, logger.propagate)
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture
