@@ -69,7 +69,8 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
     )
     if source.format == "json":
         reason = reason.when(_has_lone_surrogate(), Reason.INVALID_ENCODING)
-    is_blank = F.trim(F.col(_TEXT), F.lit(BLANKS)) == ""
+    # trimming looks at every character; nearly every line is told by its first
+    is_blank = ~F.col(_TEXT).rlike("^[!-~]") & (F.trim(F.col(_TEXT), F.lit(BLANKS)) == "")
     # the record is a column of its own, because Spark would parse the line again for every expression that uses it
     return with_text.withColumn(_RECORD, F.when(~is_too_long, record)).select(
         RAW_LINE, SOURCE_FILE, DELIVERY_DATE, fields.alias(FIELDS),
