@@ -76,8 +76,8 @@ def payload_hash() -> Column:
     """Hash of everything that an event says except its id; the order of the attributes does not matter."""
     attributes = F.sort_array(F.map_entries(ATTRIBUTES))
     # the hash passes over nulls: without their places a text that moved to the column beside would not show
-    nulls = F.concat(*[F.col(name).isNull().cast("string") for name in (ITEM_ID, SESSION_ID, QUERY, VALUE)])
-    return F.xxhash64(USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, attributes, nulls)
+    nulls = [F.col(name).isNull() for name in (ITEM_ID, SESSION_ID, QUERY, VALUE)]
+    return F.xxhash64(USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, SESSION_ID, QUERY, VALUE, attributes, *nulls)
 
 
 def lookup_bounds(first: date, last: date, config: IngestConfig) -> tuple[date, date]:

@@ -65,12 +65,10 @@ def parse_lines(lines: DataFrame, source: SourceConfig, header: str | None) -> D
         .when(is_undecodable, Reason.INVALID_ENCODING)
         .when(F.contains(F.col(_TEXT), F.lit("\0")), Reason.NUL_BYTE)
         .when(is_malformed, Reason.MALFORMED)
-        .when(_has_escaped_nul(fields), Reason.NUL_BYTE)
+        .when(F.contains(_TEXT, F.lit(r"\u")), _escape_fault(fields, source))  # one look at lines without any
     )
-    if source.format == "json":
-        reason = reason.when(_has_lone_surrogate(), Reason.INVALID_ENCODING)
     # trimming looks at every character; nearly every line is told by its first
-    is_blank = ~F.col(_TEXT).rlike("^[!-~]") & (F.trim(F.col(_TEXT), F.lit(BLANKS)) == "")
+    is_blank = ~F.ascii(_TEXT).between(ord("!"), ord("~")) & (F.trim(F.col(_TEXT), F.lit(BLANKS)) == "")
     # the record is a column of its own, because Spark would parse the line again for every expression that uses it
     return with_text.withColumn(_RECORD, F.when(~is_too_long, record)).select(
         RAW_LINE, SOURCE_FILE, DELIVERY_DATE, fields.alias(FIELDS),
@@ -249,18 +247,16 @@ def _decoded(source: SourceConfig) -> Column:
     return F.when(F.startswith(text, F.lit(_BOM)), F.substring(text, 2, 2**31 - 1)).otherwise(text)
 
 
-def _has_escaped_nul(fields: Column) -> Column:
-    """True where JSON holds the NUL character as an escape in a name or a value."""
+def _escape_fault(fields: Column, source: SourceConfig) -> Column:
+    """The fault of a line that holds escapes in JSON: the NUL character in a name or a value, or half of a character."""
     texts = F.concat(F.map_keys(fields), F.map_values(fields))
-    return F.contains(_TEXT, F.lit("\\u0000")) & F.contains(F.array_join(texts, ""), F.lit("\0"))
-
-
-def _has_lone_surrogate() -> Column:
-    """True where JSON holds half of a character as an escape: the parser would put a question mark there."""
-    text = F.col(_TEXT)
-    may_hold_one = F.contains(text, F.lit(r"\ud")) | F.contains(text, F.lit(r"\uD"))
-    without_whole_ones = F.regexp_replace(text, _WHOLE_ESCAPES, "")
-    return may_hold_one & without_whole_ones.rlike(r"\\u[dD][89a-fA-F]")
+    has_nul = F.contains(_TEXT, F.lit("\\u0000")) & F.contains(F.array_join(texts, ""), F.lit("\0"))
+    fault = F.when(has_nul, Reason.NUL_BYTE)
+    if source.format != "json":
+        return fault
+    without_whole_ones = F.regexp_replace(F.col(_TEXT), _WHOLE_ESCAPES, "")
+    # the parser would put a question mark there
+    return fault.when(without_whole_ones.rlike(r"\\u[dD][89a-fA-F]"), Reason.INVALID_ENCODING)
 
 
 def _json_record() -> tuple[Column, Column, Column]:
