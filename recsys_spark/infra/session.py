@@ -18,7 +18,6 @@ from pyspark.errors import (
     NumberFormatException,
     ParseException,
     PySparkException,
-    SparkNoSuchElementException,
     SparkRuntimeException,
 )
 from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +35,6 @@ _LINE_ERRORS = (
     DateTimeException,
     IllegalArgumentException,
     NumberFormatException,
-    SparkNoSuchElementException,
     SparkRuntimeException,
 )
 _MALFORMED_RECORD = "MALFORMED_RECORD_IN_PARSING"

@@ -185,14 +185,14 @@ def _vacuum_settings(spark: SparkSession, any_retention: bool) -> Iterator[None]
     wanted = {_LISTING_TASKS: str(spark.sparkContext.defaultParallelism), _IGNORE_RETENTION: "false"}
     if any_retention:
         wanted[RETENTION_CHECK] = "false"
-    before = {key: str(spark.conf.get(key)) for key in wanted}
+    before = {key: spark.conf.get(key, None) for key in wanted}  # null: not set, or not known to this version of Delta
     for key, value in wanted.items():
         spark.conf.set(key, value)
     try:
         yield
     finally:
-        for key, value in before.items():
-            spark.conf.set(key, value)
+        for key, setting in before.items():
+            spark.conf.unset(key) if setting is None else spark.conf.set(key, setting)
 
 
 def _merge(spark: SparkSession, config: Config, name: str, keys: DataFrame, column: str) -> Any:
