@@ -107,15 +107,14 @@ def map_columns(parsed: DataFrame, source: SourceConfig, extra_fields: tuple[str
     for name, condition in source.filters.items():
         with _sql_error_names(source, f"filter {name!r}"):
             # resolved on its own, so that an error can say which text it is about
-            found = flat.select(F.expr(f"({condition})")).schema[0].dataType
+            holds = F.expr(f"({condition})")
+            found = flat.select(holds).schema[0].dataType
             if not isinstance(found, T.BooleanType):
                 raise ConfigError(
                     f"source {source.name!r}: filter {name!r} is no condition: expected SQL that is true or false, found one of type "
                     f"{found.simpleString()}"
                 )
-            holds = F.when(is_readable & F.expr(f"({condition})"), name)
-            flat.select(holds)
-        rule = F.coalesce(rule, holds)
+        rule = F.coalesce(rule, F.when(is_readable & holds, name))
     origins = []
     for name, column in source.columns.items():
         with _sql_error_names(source, f"the expression of column {name!r}"):
