@@ -243,8 +243,9 @@ def _with_delivery(lines: DataFrame, source: SourceConfig, run_date: date | None
     if source.date_pattern is None:
         delivery_date = F.lit(run_date).cast("date")
     else:
-        # the pattern may also match text that is no date; as `_date_in` reads it
-        delivery_date = F.try_to_date(F.regexp_extract(SOURCE_FILE, source.date_pattern, 1), "yyyy-MM-dd")
+        # the pattern may also match text that is no date; as `_date_in` reads it (Spark 4.0 has no F.try_to_date)
+        text = F.regexp_extract(SOURCE_FILE, source.date_pattern, 1)
+        delivery_date = F.try_to_timestamp(text, F.lit("yyyy-MM-dd")).cast("date")
     return lines.withColumn(DELIVERY_DATE, delivery_date)
 
 
