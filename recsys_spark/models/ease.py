@@ -20,11 +20,13 @@ from scipy.linalg import lapack
 from recsys_spark.errors import TrainingError
 
 _STRIP_BYTES = 64 * 2**20
+_LARGEST_FACTOR = 16_384
+"""OpenBLAS with several threads ends the process (SIGSEGV) in dpotrf of matrices of more than 2 GiB; seen with 0.3.30."""
 
 
 def driver_bytes(num_items: int) -> int:
-    """Memory of the solution: one matrix of float64, in which every step works."""
-    return 8 * num_items**2
+    """Memory of the solution: one matrix of float64, in which every step works, and half of one beside it where it is halved."""
+    return (8 if num_items <= _LARGEST_FACTOR else 12) * num_items**2
 
 
 def worker_bytes(num_items: int) -> int:
@@ -46,23 +48,45 @@ def item_weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np
     gram is X'X of all users, C-ordered; its memory is used up: what is returned lies in it. Raises TrainingError when the
     matrix cannot be inverted, which takes weights that are not finite or far apart.
     """
-    num_items = len(gram)
-    gram.reshape(-1)[:: num_items + 1] += regularization
+    gram.reshape(-1)[:: len(gram) + 1] += regularization
+    _invert(gram)
+    return _divided_in_place(gram, -gram.diagonal())
+
+
+def _invert(matrix: NDArray[np.float64]) -> None:
+    """Replace a symmetric positive definite matrix by its inverse; a large one in halves, by its Schur complement."""
+    num_rows, half = len(matrix), len(matrix) // 2
+    if num_rows <= _LARGEST_FACTOR:
+        _invert_at_once(matrix)
+        return
+    first, across, second = matrix[:half, :half], matrix[:half, half:], matrix[half:, half:]
+    _invert(first)
+    reach = first @ across
+    for strip in _strips(num_rows - half):
+        second[strip] -= across[:, strip].T @ reach
+    _invert(second)
+    for strip in _strips(half):
+        across[strip] = -(reach[strip] @ second)
+        first[strip] -= across[strip] @ reach.T
+    matrix[half:, :half] = across.T
+
+
+def _invert_at_once(matrix: NDArray[np.float64]) -> None:
     # LAPACK's order is Fortran's: its lower triangle is the upper one here
-    factor, failed = lapack.dpotrf(gram.T, lower=1, clean=0, overwrite_a=1)
+    factor, failed = lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
     inverse, failed = (factor, failed) if failed else lapack.dpotri(factor, lower=1, overwrite_c=1)
-    diagonal = inverse.diagonal().copy()
+    diagonal = inverse.diagonal()
     if failed or not ((diagonal > 0) & np.isfinite(diagonal)).all():
         raise TrainingError(
             f"EASE met a matrix that it cannot invert (LAPACK: {failed}); raise ease.regularization, choose another "
             "ease.weight_scale, or look for extreme weights in the interactions table"
         )
-    inverse = inverse.T
-    for strip in _strips(num_items):
-        inverse[strip, : strip.start] = inverse[: strip.start, strip].T
-        square = inverse[strip, strip]
+    upper = inverse.T  # the memory of matrix where that lies in one piece, else of a copy
+    for strip in _strips(len(matrix)):
+        matrix[strip, strip.start :] = upper[strip, strip.start :]
+        matrix[strip, : strip.start] = upper[: strip.start, strip].T
+        square = matrix[strip, strip]
         square[:] = np.triu(square) + np.triu(square, 1).T
-    return _divided_in_place(inverse, -diagonal)
 
 
 def _divided_in_place(matrix: NDArray[np.float64], divisors: NDArray[np.float64]) -> NDArray[np.float32]:

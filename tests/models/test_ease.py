@@ -41,7 +41,9 @@ def loss(user_items, weights, regularization):
 
 
 @pytest.mark.usefixtures("strips")
-def test_weights_solve_each_items_ridge_regression_without_the_item_itself(user_items):
+@pytest.mark.parametrize("largest_factor", [17, 9, 3], ids=["at once", "in halves", "in halves of halves"])
+def test_weights_solve_each_items_ridge_regression_without_the_item_itself(user_items, monkeypatch, largest_factor):
+    monkeypatch.setattr(ease, "_LARGEST_FACTOR", largest_factor)
     weights = item_weights(gram_of(user_items), 5.0)
     assert weights.dtype == np.float32
     assert (np.diag(weights) == 0).all()
@@ -58,7 +60,9 @@ def test_two_items_by_hand():
     np.testing.assert_allclose(weights, [[0, 1 / 2.5], [1 / 1.5, 0]], rtol=1e-6)
 
 
-def test_items_without_common_users_have_a_weight_of_exactly_0():
+@pytest.mark.parametrize("largest_factor", [8, 4])
+def test_items_without_common_users_have_a_weight_of_exactly_0(monkeypatch, largest_factor):
+    monkeypatch.setattr(ease, "_LARGEST_FACTOR", largest_factor)
     weights = item_weights(gram_of(np.kron(np.eye(2), np.ones((3, 4))).astype(np.float32)), 1.0)
     assert (weights[:4, 4:] == 0).all()
     assert (weights[4:, :4] == 0).all()
@@ -69,6 +73,7 @@ def test_weights_lie_in_the_memory_of_the_gram_matrix(user_items):
     gram = gram_of(user_items)
     assert np.shares_memory(item_weights(gram, 5.0), gram)
     assert driver_bytes(17) == gram.nbytes
+    assert driver_bytes(16_385) > 1.49 * driver_bytes(16_384), "halves need room beside them"
     assert worker_bytes(17) == item_weights(gram_of(user_items), 5.0).nbytes
 
 
