@@ -17,6 +17,8 @@ class MaintainConfig(BaseConfig):
     """Files that a table no longer uses are deleted after this many hours; no older version of it can be read then."""
     allow_short_retention: bool = False
     """Allow vacuum_hours below 168; only while nothing else reads or writes, since it deletes files that others are writing."""
+    keep_dates: int | None = Field(None, ge=2)
+    """Newest dates of interactions, models (each apart) and recommendations that are kept; null keeps all."""
     whole_table_bytes: int = Field(10 * 2**30, ge=0)
     """Tables without a partition by date are compacted as a whole up to this size; larger ones are left as they are."""
 

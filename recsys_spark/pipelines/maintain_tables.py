@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.columns import EVENT_DATE
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError
-from recsys_spark.infra import table_files, tables
+from recsys_spark.infra import table_dates, table_files, tables
 from recsys_spark.log import key_values, log_step
 from recsys_spark.schemas import TABLE_STATS, TABLES
 
@@ -20,23 +20,33 @@ STATS = "table_stats"
 
 
 def maintain_tables(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
-    """Compact, vacuum and measure every table that exists; give files removed and added, and bytes and files at the end.
+    """Thin out, compact, vacuum and measure every table that exists.
 
-    Tables by event_date are compacted up to the day before the run date, the others as a whole while they are small. Runs
-    beside ingest: a writer that was faster is waited for. Raises ConfigError without a run date.
+    Of tables that every night adds a date to only maintain.keep_dates are kept. Tables by event_date are compacted up to the
+    day before the run date, the others as a whole while they are small. Runs beside ingest: a writer that was faster is waited
+    for. Gives dates removed, files removed and added, and bytes and files at the end. Raises ConfigError without a run date.
     """
     if run_date is None:
         raise ConfigError("maintain_tables expects --date YYYY-MM-DD: days before it are closed, found none")
-    totals = {"tables": 0.0, "files_removed": 0.0, "files_added": 0.0, "num_files": 0.0, "size_bytes": 0.0}
+    totals = {
+        "tables": 0.0,
+        "dates_removed": 0.0,
+        "files_removed": 0.0,
+        "files_added": 0.0,
+        "num_files": 0.0,
+        "size_bytes": 0.0,
+    }
     rows = []
     with log_step("maintain_tables", run_date=run_date) as facts:
         for name in [name for name in TABLES if tables.table_exists(spark, config, name)]:
+            expired = _expire(spark, config, name)
             removed, added = _compact(spark, config, name, run_date)
             table_files.vacuum(spark, config, name, config.maintain.vacuum_hours)
             now = table_files.table_facts(spark, config, name)
             num_rows = spark.table(tables.table_address(config, name)).count()  # out of the log, without reading rows
             rows.append((run_date, name, now.delta_version, now.num_files, now.size_bytes, num_rows))
             found = {
+                "dates_removed": expired,
                 "files_removed": removed,
                 "files_added": added,
                 "num_files": now.num_files,
@@ -47,6 +57,12 @@ def maintain_tables(spark: SparkSession, config: Config, run_date: date | None =
         tables.upsert(spark, config, STATS, spark.createDataFrame(rows, TABLE_STATS), "true")
         facts.update(totals)
     return totals
+
+
+def _expire(spark: SparkSession, config: Config, name: str) -> int:
+    if config.maintain.keep_dates is None or name not in table_dates.EXPIRING:
+        return 0
+    return table_dates.keep_newest_dates(spark, config, name, config.maintain.keep_dates)
 
 
 def _compact(spark: SparkSession, config: Config, name: str, run_date: date) -> tuple[int, int]:

@@ -87,6 +87,34 @@ def test_large_tables_without_days_are_left_as_they_are(spark, tmp_path, monkeyp
     assert (counts["files_removed"], counts["num_files"]) == (0, 2)
 
 
+def train(spark, config, model, *days):
+    for day in days:
+        vectors = spark.createDataFrame([(f"i{day}", [1.0])], "item_id string, vector array<float>")
+        tables.replace_model(spark, config, "item_vectors", vectors, model, f"{model}-{day}", date(2024, 3, day))
+
+
+def test_only_the_newest_dates_of_every_model_are_kept(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "vacuum", lambda *_: None)
+    config = make_config(tmp_path, maintain={"keep_dates": 2})
+    train(spark, config, "als", 1, 2, 3, 4)
+    train(spark, config, "ease", 1, 2)  # trained less often: its last dates are not the table's last ones
+    ingest(spark, config, "a")
+    assert maintain_tables(spark, config, RUN_DATE)["dates_removed"] == 2
+    kept = {
+        (row.model, row.run_date.day) for row in tables.read_table(spark, config, "item_vectors", made_by="x").collect()
+    }
+    assert kept == {("als", 3), ("als", 4), ("ease", 1), ("ease", 2)}
+    assert tables.read_table(spark, config, "events", made_by="x").count() == 2
+    assert maintain_tables(spark, config, RUN_DATE)["dates_removed"] == 0
+
+
+def test_every_date_is_kept_unless_a_number_is_given(spark, config, monkeypatch):
+    monkeypatch.setattr(table_files, "vacuum", lambda *_: None)
+    train(spark, config, "als", 1, 2, 3)
+    assert maintain_tables(spark, config, RUN_DATE)["dates_removed"] == 0
+    assert tables.read_table(spark, config, "item_vectors", made_by="x").count() == 3
+
+
 def test_without_a_date_nothing_is_closed(config):
     with pytest.raises(ConfigError, match="--date"):
         maintain_tables(None, config)
