@@ -8,7 +8,7 @@ from datetime import date
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.columns import EVENT_DATE, USER_ID, USER_IDX
+from recsys_spark.columns import EVENT_DATE, ITEM_ID, USER_ID, USER_IDX, Protocol
 from recsys_spark.config import Config
 from recsys_spark.data.leakage import check_no_leak, find_leaks
 from recsys_spark.data.vocabulary import number_new_ids
@@ -55,6 +55,8 @@ def fill_scratch(spark: SparkSession, config: Config, scratch: Config, fold: Fol
         tables.clone_table(spark, config, scratch, "items", versions["items"])
     stored = tables.read_table(spark, scratch, "events", made_by="ingest_events")
     check_no_leak(find_leaks(stored, fold.test, fold.protocol), fold.protocol)
+    if fold.history is not None:  # of the users of test, and so only older than their test events
+        check_no_leak(find_leaks(fold.history, fold.test, Protocol.LEAVE_LAST), fold.protocol)
 
 
 def build_base(spark: SparkSession, scratch: Config, cutoff: date, truth: DataFrame) -> None:
@@ -70,13 +72,15 @@ def run_models(
 ) -> pd.DataFrame:
     """Train recommend.models, make their lists and measure them against truth (task, user_id, item_id), as `measure_lists` does.
 
-    A history is added to the interactions after training: item-item models use it, a model with a vector per user knows
-    nothing of these users and gives them the fallback.
+    A history is added to the interactions after training, as far as its items are in the catalogue: item-item models use it, a
+    model with a vector per user knows nothing of these users and gives them the fallback.
     """
     for train in trainers_of(scratch):
         train(spark, scratch, cutoff)
     if history is not None:
-        tables.append_rows(spark, scratch, "events", history)
+        # the catalogue stays the one that the models were trained with
+        known = tables.read_cutoff(spark, scratch, cutoff).select(ITEM_ID).distinct()
+        tables.append_rows(spark, scratch, "events", history.join(known, on=ITEM_ID, how="left_semi"))
         build_interactions(spark, scratch, cutoff)
     recommend(spark, scratch, cutoff)
     return measure_lists(spark, scratch, cutoff, truth)

@@ -82,7 +82,7 @@ def best_yaml(
         "Delta versions: " + ", ".join(f"{table} {version}" for table, version in study.versions.items()) + ".",
         f"Holds what differs from {file}; use both: --config {file} --config best.yaml",
     ]  # fmt: skip
-    changed = {key: value for key, value in best.values.items() if value != now.get(key)}
+    changed = {key: value for key, value in best.values.items() if key not in now or value != now[key]}
     return "".join(f"# {line}\n" for line in lines) + dump_values(changed)
 
 

@@ -76,7 +76,7 @@ def check_search(config: Config, model: str, name: str | None = None) -> Space:
         raise ConfigError("again recommends what users had, so it has no lists for discovery; set tune.task to next")
     if _k(config) > config.recommend.k:
         raise ConfigError(f"tune.k asks for {config.tune.k} items but lists hold recommend.k = {config.recommend.k}")
-    if config.tune.storage is None and "://" in config.data_root:
+    if config.tune.storage is None and not config.is_local:
         raise ConfigError(
             f"data_root {config.data_root} is no local folder, so the study cannot live below it; set tune.storage"
         )
@@ -239,7 +239,7 @@ def _result(config: Config, opened: _OpenStudy, trials: list[search.Trial], spac
     now = values_now(config, space)
     text = best_yaml(opened.study, opened.name, trials, now, config.evaluation.confidence, file)
     table = trials_table(opened.study, trials, space)
-    folder = None if "://" in config.data_root else Path(config.data_root).absolute() / "tune" / opened.name
+    folder = None if not config.is_local else Path(config.data_root).absolute() / "tune" / opened.name
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "best.yaml").write_text(text, encoding="utf-8")

@@ -91,16 +91,20 @@ def test_mlflow_has_the_mean_and_a_child_run_per_window(world, rolling):
 
 
 def test_held_out_users_are_listed_from_their_history_by_models_that_never_saw_them(spark, world):
-    (fold,) = folds_of(events_of(spark, world), world.config, Protocol.BY_USER, None)
+    config = with_values(world.config, {"recommend.models": [*MODELS, "ease"]}, origin="test")
+    (fold,) = folds_of(events_of(spark, world), config, Protocol.BY_USER, None)
     held_out = {row[0] for row in fold.test.select("user_id").distinct().collect()}
     assert held_out & set(BLOCK_USERS)
-    found = backtest(spark, world.config, Protocol.BY_USER)
+    # ease, whose weights are of the trained catalogue, meets items that only held-out users had
+    assert not fold.history.join(fold.train, on="item_id", how="left_anti").isEmpty()
+    found = backtest(spark, config, Protocol.BY_USER)
     assert found.protocol == "by_user_last_1"
     rows = found.metrics_pdf.query("task == 'next' and slice == 'all' and metric == 'recall' and k == 5").set_index(
         "model"
     )
     assert (rows["num_users"] == len(held_out)).all()
     assert rows.loc["neighbours", "value"] > 0.5  # from block items that only the history can tell
+    assert rows.loc["ease", "value"] > 0.5
 
 
 @pytest.mark.parametrize(

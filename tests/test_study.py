@@ -20,6 +20,22 @@ STUDY = Study(
 NOW = {"als.rank": 64, "als.alpha": 1.0}
 
 
+def test_a_best_value_that_the_space_does_not_hold_today_is_written_also_when_it_is_null():
+    best = Trial(
+        1,
+        {"als.rank": 64, "interactions.half_life_days": None},
+        0.3,
+        {"seconds": 1.0, "ci_low": 0.2, "ci_high": 0.4},
+        None,
+    )
+    text = best_yaml(STUDY, "s", [best], {"als.rank": 64}, 0.95, "conf/demo.yaml")
+    assert with_values(Config(), {"interactions.half_life_days": 60.0}, "x").interactions.half_life_days == 60
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        "interactions:",
+        "  half_life_days: null",
+    ]
+
+
 def trial(number, value, rank=64, alpha=1.0, error=None):
     facts = {} if value is None else {"seconds": 12.4, "ci_low": value - 0.01, "ci_high": value + 0.01}
     return Trial(number, {"als.rank": rank, "als.alpha": alpha}, value, facts, error)
