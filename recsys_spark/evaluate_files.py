@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import pandas as pd
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import COUNT, FIRST_TIMESTAMP, ITEM_ID, METRIC, MODEL, RANK, SLICE, TASK, USER_ID
+from recsys_spark.columns import CATEGORY, COUNT, FIRST_TIMESTAMP, ITEM_ID, METRIC, MODEL, RANK, SLICE, TASK, USER_ID
 from recsys_spark.config_evaluation import EvaluationConfig
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation.given_lists import (
@@ -107,6 +108,7 @@ def evaluate_files(spark: SparkSession, given: GivenTables, config: EvaluationCo
             if given.items is not None:
                 items = read_given_table(spark, given.items, given.delimiter)
                 categories = given_categories(items, given.columns, given.items)
+                notices += _without_category(recommendations, categories, given.items, models, config.k[0])
             if given.train is None:
                 empty = spark.createDataFrame([], f"{USER_ID} string, {ITEM_ID} string, {COUNT} long")
                 truth = slice_truth(truth_rows, None)
@@ -126,8 +128,7 @@ def _read_lists(spark: SparkSession, given: GivenTables, task: str) -> tuple[Dat
     for written in given.recommendations:
         name, address = _named(spark, written)
         table = read_given_table(spark, address, given.delimiter)
-        if given.where is not None:
-            table = table.where(given.where)
+        table = _chosen(table, given.where, address)
         columns = {column.lower() for column in table.columns}
         lists = given_lists(table, given.columns, name, address)
         has_rank, has_score = (column.lower() in columns for column in (given.columns.rank, given.columns.score))
@@ -140,6 +141,18 @@ def _read_lists(spark: SparkSession, given: GivenTables, task: str) -> tuple[Dat
         models += own
         parts.append(ranked_lists(lists, task))
     return reduce(DataFrame.unionByName, parts), models
+
+
+def _chosen(table: DataFrame, where: str | None, address: str) -> DataFrame:
+    if where is None:
+        return table
+    try:
+        return table.where(where)
+    except (AnalysisException, ParseException) as error:
+        raise ConfigError(
+            f"--where: expected a condition of Spark SQL over the columns of {address}, {table.columns}; found {where!r}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _check_truth(pairs: DataFrame, recommendations: DataFrame, given: GivenTables, models: Sequence[str]) -> list[str]:
@@ -181,6 +194,43 @@ def _check_truth(pairs: DataFrame, recommendations: DataFrame, given: GivenTable
     return notices
 
 
+def _without_category(
+    recommendations: DataFrame, categories: DataFrame, items: str, models: Sequence[str], k: int
+) -> list[str]:
+    """Say of each model how many listed items have no category: all of them count as one. Runs a Spark job."""
+    listed = recommendations.where(F.col(RANK) <= k).join(categories, on=ITEM_ID, how="left")
+    counts = listed.groupBy(MODEL).agg(F.count("*"), F.count(CATEGORY)).collect()
+    found = {row[MODEL]: (row[1], row[2]) for row in counts}
+    notices = [
+        f"{model}: {places - known:,} of {places:,} places in the top {k} ({(places - known) / places:.1%}) hold items without a category "
+        f"in {items}; for diversity and calibration they are one category"
+        for model in models
+        for places, known in [found[model]] if known < places
+    ]  # fmt: skip
+    if not any(known for _, known in found.values()):
+        notices.append(
+            f"no listed item has a category: items look like {common_forms(categories, ITEM_ID)} in {items}, like "
+            f"{common_forms(recommendations, ITEM_ID)} in the lists (9: digits, a: letters)"
+        )
+    return notices
+
+
+def _without_past(truth_rows: DataFrame, interactions: DataFrame, given: GivenTables) -> list[str]:
+    """Say how many users with truth had nothing before: they are the slice cold_users. Runs Spark jobs."""
+    asked = truth_rows.select(USER_ID).distinct()
+    num_users = asked.count()
+    cold = num_users - asked.join(interactions.select(USER_ID).distinct(), on=USER_ID, how="left_semi").count()
+    if not cold:
+        return []
+    notice = f"{cold:,} of {num_users:,} users with truth are not in {given.train}: they are the slice cold_users"
+    if cold < num_users:
+        return [notice]
+    return [
+        f"{notice}; users look like {common_forms(interactions, USER_ID)} there, like {common_forms(asked, USER_ID)} in {given.truth} "
+        "(9: digits, a: letters)"
+    ]
+
+
 def _measure_with_train(
     spark: SparkSession,
     given: GivenTables,
@@ -209,7 +259,8 @@ def _measure_with_train(
         found = measure(recommendations, slice_truth(rows, limits), items, before, models, config)
         top = recommendations.where(F.col(RANK) <= config.k[0])
         seen = top.join(interactions, on=[USER_ID, ITEM_ID], how="left_semi").groupBy(MODEL).count().collect()
-    num_seen, notices = {row[MODEL]: row["count"] for row in seen}, []
+        notices = _without_past(truth_rows, interactions, given)
+    num_seen = {row[MODEL]: row["count"] for row in seen}
     for (_, model), profile in found.profiles.items():
         places = sum(profile.places_by_item_users.values())
         for number, what in (

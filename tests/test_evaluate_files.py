@@ -101,6 +101,9 @@ def test_notices_say_what_does_not_count(result, tables):
     assert list(result.notices) == [
         f"users without any item in {tables.truth}: 1; they do not count",
         "als: 1 of 4 users with a list have no truth; they do not count",
+        f"als: 1 of 7 places in the top 2 (14.3%) hold items without a category in {tables.items}; for diversity and calibration they are "
+        "one category",
+        f"1 of 3 users with truth are not in {tables.train}: they are the slice cold_users",
         f"als: 2 of 7 places in the top 2 (28.6%) hold items that their user had in {tables.train}",
         f"als: 1 of 7 places in the top 2 (14.3%) hold items that nobody had in {tables.train}; coverage leaves them out",
         f"popular: 2 of 3 places in the top 2 (66.7%) hold items that their user had in {tables.train}",
@@ -155,3 +158,32 @@ def test_truth_that_says_nothing_is_an_error(spark, tables, tmp_path, rows, mess
     truth = write_csv(tmp_path / "truth.csv", "user_id,item_id", rows)
     with pytest.raises(DataError, match=message):
         evaluate_files(spark, GivenTables((tables.recommendations[0],), truth), WANTED)
+
+
+def test_a_folder_of_models_is_read_with_its_models(spark, tables, tmp_path):
+    rows = [("1", "milk", 1, "a"), ("1", "tea", 1, "b")]
+    frame = spark.createDataFrame(rows, "user_id string, item_id string, rank int, model string")
+    frame.write.partitionBy("model").parquet(str(tmp_path / "recs"))
+    found = evaluate_files(spark, GivenTables((str(tmp_path / "recs"),), tables.truth, where="model = 'b'"), WANTED)
+    assert {row["model"] for row in json.loads(found.as_json())["metrics"]} == {"b"}
+
+
+@pytest.mark.parametrize("where", ["modle = 'x'", "user_id ="])
+def test_a_condition_that_does_not_fit_names_the_columns(spark, tables, where):
+    with pytest.raises(ConfigError, match=r"--where: expected a condition .* \['user_id', 'item_id', 'score'\]; found"):
+        evaluate_files(spark, GivenTables((tables.recommendations[0],), tables.truth, where=where), WANTED)
+
+
+def test_items_and_train_whose_ids_do_not_meet_are_named_with_their_forms(spark, tables, tmp_path):
+    items = write_csv(tmp_path / "items.csv", "item_id,category", [("i-17", "drink")])
+    train = write_csv(tmp_path / "train.csv", "user_id,item_id", [("u1", "tea")])
+    given = GivenTables((tables.recommendations[0],), tables.truth, train=train, items=items)
+    notices = evaluate_files(spark, given, WANTED).notices
+    assert (
+        f"no listed item has a category: items look like 'a-9' in {items}, like 'a' in the lists (9: digits, a: letters)"
+        in notices
+    )
+    assert any(
+        notice.startswith(f"3 of 3 users with truth are not in {train}") and "'a9' there, like '9'" in notice
+        for notice in notices
+    )

@@ -61,9 +61,15 @@ def category_shares(
     past, past_bounds = checked_ragged(past_categories, past_offsets, "past")
     counts = np.asarray(past_counts, dtype=np.float64)
     if len(offsets) != len(past_bounds) or not (np.diff(offsets) > 0).all() or not (np.diff(past_bounds) > 0).all():
-        raise ValueError("expected a list and a past of every user: leave the others out")
+        raise ValueError(
+            f"expected a list and a past of every user, found {len(offsets) - 1} lists ({int((np.diff(offsets) <= 0).sum())} empty) and "
+            f"{len(past_bounds) - 1} pasts ({int((np.diff(past_bounds) <= 0).sum())} empty): leave the others out"
+        )
     if counts.shape != past.shape or not ((counts > 0) & np.isfinite(counts)).all():
-        raise ValueError("expected one finite past_count above 0 per category of the past")
+        raise ValueError(
+            f"expected one finite past_count above 0 per category of the past, found {counts.size} for {past.size} categories, "
+            f"{int((~((counts > 0) & np.isfinite(counts))).sum())} of them 0, negative or not finite"
+        )
     rows, past_rows = rows_of(offsets), rows_of(past_bounds)
     in_top_k, lengths = top_k_part(rows, offsets, k)
     codes, past_codes, num_codes = compact(categories, past, len(offsets))

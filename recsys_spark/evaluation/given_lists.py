@@ -35,10 +35,12 @@ class GivenColumns:
 def given_lists(table: DataFrame, columns: GivenColumns, model: str, source: str) -> DataFrame:
     """Give model, user_id, item_id, rank and score of a table of lists; a missing one of rank and score is null.
 
-    The model is the table's own column where it has one, else the name given. SchemaError names the columns that are missing
-    or of a type that cannot be read.
+    The model is the table's own column where it has one, else the name given. SchemaError names the columns that are missing,
+    or of a type that cannot be read; a column whose name is not the usual one has to be there.
     """
-    found = _find(table, [columns.user, columns.item], source)
+    defaults = ((columns.rank, RANK), (columns.score, SCORE), (columns.model, MODEL))
+    named = [name for name, default in defaults if name != default]  # what somebody asks for by name has to be there
+    found = _find(table, [columns.user, columns.item, *named], source)[:2]
     optional = {name: _position(table, name) for name in (columns.rank, columns.score, columns.model)}
     if optional[columns.rank] is None and optional[columns.score] is None:
         raise SchemaError(

@@ -96,7 +96,11 @@ def compare_models(
             f"expected totals of at least two units for {len(models)} models, found {values.shape} and {len(sizes)} sizes"
         )
     if not np.isfinite(values).all() or not (sizes >= 1).all():
-        raise ValueError("expected finite totals and units of at least one user")
+        num_bad, num_empty = int((~np.isfinite(values)).sum()), int((~(sizes >= 1)).sum())
+        raise ValueError(
+            f"expected finite totals and units of at least one user, found {num_bad} totals that are not finite and {num_empty} units "
+            "without users"
+        )
     pairs = list(combinations(range(len(models)), 2))
     if not pairs:
         return []
@@ -172,7 +176,7 @@ def holm(p_values: ArrayLike) -> Floats:
     """
     values = np.asarray(p_values, dtype=np.float64)
     if values.ndim != 1 or not ((values > 0) & (values <= 1)).all():
-        raise ValueError("expected p-values above 0, at most 1")
+        raise ValueError(f"expected one row of p-values above 0, at most 1, found {values.tolist()[:10]}")
     order = np.argsort(values, kind="stable")
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))

@@ -16,6 +16,7 @@ from recsys_spark.infra import files, tables
 
 _CSV = re.compile(r"\.(csv|tsv|txt)(\.(gz|bz2|zst|lz4|snappy|deflate))?$", re.IGNORECASE)
 _TSV = re.compile(r"\.tsv(\.\w+)?$", re.IGNORECASE)
+_GLOB = re.compile(r"[*?\[{\\]")
 _TABLE_NAME = re.compile(r"[\w-]+(\.[\w-]+){0,2}")
 _UNREADABLE = {
     "MALFORMED_RECORD_IN_PARSING": "a line has too many or too few fields",
@@ -37,8 +38,8 @@ def read_given_table(spark: SparkSession, address: str, delimiter: str | None = 
     """Give a table by its address: a file, folder or glob (a Delta folder is read as Delta), else a name in the catalog.
 
     Files whose names end in .csv, .tsv or .txt, also compressed, are CSV with a header in UTF-8; their columns are text. The
-    delimiter is a comma unless given, in .tsv a tab. Other files are Parquet. Raises DataError where there is nothing, or
-    where a folder holds both.
+    delimiter is a comma unless given, in .tsv a tab. Other files are Parquet. Folders named column=value are columns. Raises
+    DataError where there is nothing, or where a folder holds both.
     """
     if tables.is_delta_folder(spark, address):
         return tables.read_delta_folder(spark, address)
@@ -50,12 +51,23 @@ def read_given_table(spark: SparkSession, address: str, delimiter: str | None = 
         raise DataError(
             f"{address}: expected files of one kind, found {len(text)} CSV of {len(found)}; name one kind with a glob"
         )
+    base = _partition_base(address, found)
     if not text:
-        return spark.read.parquet(*files.literal_paths(found))
+        return spark.read.option("basePath", base).parquet(*files.literal_paths(found))
     separator = delimiter or ("\t" if all(_TSV.search(file) for file in text) else ",")
     # FAILFAST: a line with too many or too few fields is an error, not a row with the wrong item
     reader = spark.read.option("header", True).option("sep", separator).option("mode", "FAILFAST")
-    return reader.option("escape", '"').option("enforceSchema", False).csv(files.literal_paths(text))
+    reader = reader.option("escape", '"').option("enforceSchema", False).option("basePath", base)
+    return reader.csv(files.literal_paths(text))
+
+
+def _partition_base(address: str, found: list[str]) -> str:
+    """Give the folder below which folders named column=value are columns: the one given, or the fixed part of a glob."""
+    fixed = _GLOB.split(address, maxsplit=1)[0]
+    if fixed != address:
+        return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ".")
+    is_file = len(found) == 1 and found[0].rstrip("/").rpartition("/")[2] == address.rstrip("/").rpartition("/")[2]
+    return found[0].rpartition("/")[0] if is_file else address
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def checked_cap(cap: CategoryCap | None, num_items: int) -> CategoryCap | None:
             f"found {categories.dtype} {categories.shape}"
         )
     if cap.limit < 1:
-        raise ValueError(f"expected at most 1 or more items of one category, found {cap.limit}")
+        raise ValueError(f"expected a limit of at least 1 item of one category, found {cap.limit}")
     return CategoryCap(categories.astype(np.int32, copy=False), cap.limit)
 
 

@@ -127,3 +127,10 @@ def test_good_lists_give_their_models(spark):
 def test_forms_of_ids_show_no_id(spark):
     ids = spark.createDataFrame([("user12",), ("ab7",), ("8-9",), ("17.0",), ("Ünal",)], "user_id string")
     assert common_forms(ids, "user_id") == "'a9' or '9-9'"
+
+
+@pytest.mark.parametrize("named", [{"rank": "positon"}, {"score": "typo"}, {"model": "algo"}])
+def test_a_column_asked_for_by_name_has_to_be_there(spark, named):
+    frame = spark.createDataFrame([("ann", "a", 1, 0.5)], "user_id string, item_id string, rank int, score double")
+    with pytest.raises(SchemaError, match=f"{next(iter(named.values()))}'.* missing"):
+        given_lists(frame, GivenColumns(**named), "file", "F")

@@ -309,3 +309,10 @@ def test_other_list_lengths(results):
 
 def test_same_results_give_the_same_text(results):
     assert render_report(results) == render_report(results)
+
+
+def test_page_fits_a_phone_and_paper(results):
+    page = render_report(results)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert "@media screen and (max-width: 40rem)" in page
+    assert "@media print" in page

@@ -80,3 +80,15 @@ def test_unreadable_files_are_named_without_their_lines(spark, tmp_path, name, c
 def test_an_empty_csv_file_has_no_columns(spark, tmp_path):
     (tmp_path / "empty.csv").write_bytes(b"")
     assert read_given_table(spark, str(tmp_path / "empty.csv")).columns == []
+
+
+def test_folders_named_column_equals_value_are_columns(spark, tmp_path):
+    frame = spark.createDataFrame(
+        [("ann", "a", "x"), ("bob", "b", "y")], "user_id string, item_id string, model string"
+    )
+    frame.write.partitionBy("model").parquet(str(tmp_path / "lists"))
+    frame.write.partitionBy("model").option("header", True).csv(str(tmp_path / "text"))
+    for folder in ("lists", "text"):
+        assert rows_of(spark, tmp_path / folder) == [("ann", "a", "x"), ("bob", "b", "y")]
+        assert rows_of(spark, tmp_path / folder / "*" / "*") == [("ann", "a", "x"), ("bob", "b", "y")]
+        assert rows_of(spark, tmp_path / folder / "model=x") == [("ann", "a")]

@@ -154,7 +154,7 @@ def test_a_cap_that_no_category_reaches_changes_nothing():
         (CategoryCap(np.zeros(3), 1), "category code from -1 to below 3 for each of 3"),
         (cap_of([0, 1, 3], 1), "category code from -1 to below 3"),
         (cap_of([0, -2, 1], 1), "category code from -1 to below 3"),
-        (cap_of([0, 1, 2], 0), "at most 1 or more"),
+        (cap_of([0, 1, 2], 0), "a limit of at least 1 item of one category, found 0"),
     ],
 )
 def test_a_cap_that_does_not_fit_raises(cap, message):
