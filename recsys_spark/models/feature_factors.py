@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _START_LENGTH = 0.1  # of an embedding, on average
 _TINY = np.float32(1e-10)  # under the root of a sum of squares that is still 0
 _BYTES_PER_PAIR = 200  # ids as texts, their positions, and the order of an epoch
+_BYTES_PER_DRAW = 24  # of an interaction of a batch: its score, the place among the tries, the slope, masks
 _BYTES_PER_NUMBER = 20  # an embedding with Adagrad's sum, the vector made of it, and its copy on the way back to Spark
 
 
@@ -77,7 +78,8 @@ class _Batch(NamedTuple):
 
 def needed_bytes(num_pairs: int, num_rows: int, config: FeatureFactorsConfig) -> int:
     """Estimate the memory that training takes; num_rows counts users and items, warm and cold, together."""
-    return num_pairs * _BYTES_PER_PAIR + num_rows * (config.embedding_size + 1) * _BYTES_PER_NUMBER
+    step = config.batch_size * min(config.num_negatives, num_rows) * _BYTES_PER_DRAW
+    return num_pairs * _BYTES_PER_PAIR + num_rows * (config.embedding_size + 1) * _BYTES_PER_NUMBER + step
 
 
 def fit_feature_factors(users: Side, items: Side, weights: np.ndarray, config: FeatureFactorsConfig) -> Embeddings:

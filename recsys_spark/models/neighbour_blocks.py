@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.models.neighbours import BYTES_PER_PAIR, Pairs, Similarity, nearest_rows
+from recsys_spark.models.neighbours import BYTES_PER_PAIR, BYTES_PER_PLACE, Pairs, Similarity, nearest_rows
 
 ROW = "row"
 COLUMN = "col"
@@ -41,8 +41,8 @@ def nearest_neighbours(
     """Find the nearest rows of every row.
 
     Needs row, col (int), value (float, positive), distinct by row and col, and starts as `block_starts` gives them for the
-    same max_bytes. Gives row, neighbour (int), similarity (float): at most num_neighbours per row; equal similarities at the
-    cut go to the lower neighbour. The answer does not depend on the blocks.
+    same num_neighbours and max_bytes. Gives row, neighbour (int), similarity (float): at most num_neighbours per row; equal
+    similarities at the cut go to the lower neighbour. The answer does not depend on the blocks.
     """
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -51,7 +51,7 @@ def nearest_neighbours(
     def compare(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _, blocks in groupby(_whole_blocks(batches), key=itemgetter(0)):
             pairs = map(itemgetter(1), blocks)
-            columns = nearest_rows(next(pairs), pairs, num_neighbours, similarity, max_bytes // 2)
+            columns = nearest_rows(next(pairs), pairs, num_neighbours, similarity, max_bytes // 4)
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], names=list(_FOUND))
 
     packed = entries.select(ROW, COLUMN, VALUE).mapInArrow(pack, "block int, packed binary")
@@ -63,11 +63,11 @@ def nearest_neighbours(
     return ordered.mapInArrow(compare, ", ".join(f"{name} {kind}" for name, kind in _FOUND.items()))
 
 
-def block_starts(entries: DataFrame, num_rows: int, max_bytes: int) -> NDArray[np.int64]:
+def block_starts(entries: DataFrame, num_rows: int, num_neighbours: int, max_bytes: int) -> NDArray[np.int64]:
     """Cut the rows 0 to num_rows - 1 into ranges of about equally many entries; give the first row with entries of each.
 
-    Two blocks fit into half of max_bytes; a single row is never cut, so its entries always have to fit. Small data is cut
-    further, so that there are a few tasks for every core. Runs a Spark job.
+    Two blocks fit into half of max_bytes, the neighbours found for the rows of one into a quarter; a single row is never cut, so
+    its entries always have to fit. Small data is cut further, so that there are a few tasks for every core. Runs a Spark job.
     """
     num_tasks = _TASKS_PER_CORE * entries.sparkSession.sparkContext.defaultParallelism
     step = num_rows // _COUNTED_RANGES + 1
@@ -75,7 +75,10 @@ def block_starts(entries: DataFrame, num_rows: int, max_bytes: int) -> NDArray[n
     ranges, counts = (counted[name].to_numpy() for name in ("range", "count"))
     total = int(counts.sum())
     size = max(1, min(max_bytes // 2 // BYTES_PER_PAIR, max(_SMALLEST_BLOCK, -(-total // num_tasks))))
-    block = (np.cumsum(counts) - counts) // size
+    max_rows = max(1, max_bytes // 4 // (BYTES_PER_PLACE * num_neighbours))
+    # of a block: entries by its size or rows by theirs, whichever fill it first; a range has at most a row for each entry
+    filled = np.maximum(counts / size, np.minimum(counts, step) / max_rows)
+    block = (np.cumsum(filled) - filled).astype(np.int64)
     starts: NDArray[np.int64] = ranges[np.flatnonzero(np.diff(block, prepend=-1))] * step
     return starts
 

@@ -25,6 +25,8 @@ from recsys_spark.models.top_k import top_k_of_scores
 
 BYTES_PER_PAIR = 128
 """What a worker needs at most for an entry of its own block and one of the block beside it, with the copies on the way."""
+BYTES_PER_PLACE = 40
+"""What a worker holds for each of the num_neighbours places of a row of its own block, with the answer made of them."""
 _BYTES_PER_CELL = 48
 _ROUNDING = 1e-9  # of a sum: what is left of it after the means were taken off, and is less, counts as 0
 
@@ -68,8 +70,8 @@ def nearest_rows(
     """Give the nearest rows of every row of a block, among the rows of all blocks. A row is no neighbour of itself.
 
     A block holds all entries of its rows; blocks (the own one again among them) come by ascending rows and are looked at one
-    after the other. The arrays of a comparison stay under max_bytes; the entries of two blocks come on top of that. Raises
-    ValueError when blocks are out of order.
+    after the other. The arrays of a comparison stay under max_bytes; the entries of two blocks, and BYTES_PER_PLACE for each row of
+    the own one and neighbour, come on top of that. Raises ValueError when blocks are out of order.
     """
     columns = np.unique(own.columns)
     mine = _as_block(own, columns, similarity)
@@ -109,11 +111,12 @@ def _take_nearer(
     by_column = other.matrix.T.tocsr()  # (columns, rows of the other block)
     num_shared = np.diff(by_column.indptr)[mine.matrix.indices]
     most = np.minimum(np.add.reduceat(num_shared, mine.matrix.indptr[:-1]), len(other.rows))
+    num_cells = most + best[0].shape[1]  # a row's products, and its best so far beside them
     # rows of one strip have about equally many cells then
     order = np.argsort(-most, kind="stable")[: np.count_nonzero(most)]
     start = 0
     while start < len(order):
-        strip = order[start : start + max(1, max_cells // int(most[order[start]]))]
+        strip = order[start : start + max(1, max_cells // int(num_cells[order[start]]))]
         start += len(strip)
         _merge_strip(mine, other, mine.matrix[strip] @ by_column, strip, best, similarity)
 

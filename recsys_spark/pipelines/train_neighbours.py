@@ -42,7 +42,7 @@ def train_neighbours(spark: SparkSession, config: Config, run_date: date | None 
             F.col(POSITION).alias(blocks.ROW), F.col(USER_IDX).alias(blocks.COLUMN), F.lit(1.0).cast("float").alias(blocks.VALUE)
         )  # fmt: skip
         with persisted(entries) as entries:
-            starts = blocks.block_starts(entries, len(item_ids), settings.max_block_bytes)
+            starts = blocks.block_starts(entries, len(item_ids), settings.num_neighbours, settings.max_block_bytes)
             similarity = Similarity("cosine", settings.shrink)
             found = blocks.nearest_neighbours(
                 entries, starts, settings.num_neighbours, similarity, settings.max_block_bytes

@@ -44,7 +44,7 @@ def train_user_neighbours(spark: SparkSession, config: Config, run_date: date | 
             F.log1p(WEIGHT).cast("float").alias(blocks.VALUE),
         )
         with persisted(entries) as entries:
-            starts = blocks.block_starts(entries, user_index.count(), settings.max_block_bytes)
+            starts = blocks.block_starts(entries, user_index.count(), settings.num_neighbours, settings.max_block_bytes)
             similarity = Similarity(settings.similarity, settings.shrink, num_columns=len(item_ids))
             found = blocks.nearest_neighbours(
                 entries, starts, settings.num_neighbours, similarity, settings.max_block_bytes

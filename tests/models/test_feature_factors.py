@@ -265,8 +265,12 @@ def test_interactions_without_features_are_left_out():
     assert len(items.ids) == len(ITEMS) + 2
 
 
-def test_needed_memory_grows_with_pairs_rows_and_embedding_size():
+def test_needed_memory_grows_with_pairs_rows_embedding_size_and_draws():
     assert needed_bytes(2, 0, CONFIG) == 2 * needed_bytes(1, 0, CONFIG)
     assert needed_bytes(0, 2, CONFIG) == 2 * needed_bytes(0, 1, CONFIG)
     larger = CONFIG.model_copy(update={"embedding_size": 17})
-    assert needed_bytes(0, 1, larger) == 2 * needed_bytes(0, 1, CONFIG)
+    assert needed_bytes(0, 1, larger) > needed_bytes(0, 1, CONFIG)
+    # several matrices of (batch, draws) live at once; more items than there are cannot be drawn
+    large_steps = CONFIG.model_copy(update={"batch_size": 65_536, "num_negatives": 10_000})
+    assert needed_bytes(0, 20_000, large_steps) > 65_536 * 10_000 * 16
+    assert needed_bytes(0, 50, large_steps) < 65_536 * 50 * 32

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.models.neighbours import Pairs, Similarity, nearest_rows
+from recsys_spark.models.neighbours import BYTES_PER_PAIR, BYTES_PER_PLACE, Pairs, Similarity, nearest_rows
 
 MEBIBYTE = 2**20
 
@@ -167,3 +168,18 @@ def test_blocks_out_of_order_are_an_error_since_ties_would_be():
     first, second = as_blocks(np.array(ITEMS, dtype=float), (0, 2))
     with pytest.raises(ValueError, match="ascending rows: found row 0 after row 3"):
         nearest_rows(first, [second, first], 3, COSINE, MEBIBYTE)
+
+
+def test_memory_stays_near_the_limit_with_many_rows_of_one_entry_and_many_neighbours():
+    num_rows, k, limit = 20_000, 200, 8 * MEBIBYTE
+    rows = np.arange(num_rows, dtype=np.int32)
+    pairs = Pairs(rows, rows // 2, np.ones(num_rows, np.float32))  # every row has one other to be near to
+    tracemalloc.start()
+    try:
+        found = nearest_rows(pairs, [pairs], k, COSINE, limit)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.rows) == num_rows
+    assert peak < BYTES_PER_PLACE * num_rows * k + limit + BYTES_PER_PAIR * 2 * num_rows
+    assert peak < 60 * MEBIBYTE, "32 MB are the places of the answer; all rows in one strip would take 160"
