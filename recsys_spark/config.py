@@ -9,7 +9,7 @@ import re
 from datetime import date
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from recsys_spark.config_approximate import ApproximateConfig
 from recsys_spark.config_base import BaseConfig, WeightScale
@@ -168,11 +168,11 @@ class RecommendConfig(BaseConfig):
     """Length of the stored lists."""
     models: tuple[Literal[
         "popular", "popular_recent", "again", "neighbours", "user_neighbours", "ease", "als", "feature_factors",
-    ], ...] = (
+    ], ...] = Field((
         "popular", "popular_recent", "again", "neighbours", "als",
-    )  # fmt: skip
+    ), min_length=1)  # fmt: skip
     """Models in the order of the tables that people read."""
-    tasks: tuple[Literal["next", "discovery"], ...] = ("next", "discovery")
+    tasks: tuple[Literal["next", "discovery"], ...] = Field(("next", "discovery"), min_length=1)
     """next: repeats allowed; discovery: items that the user had are masked."""
     fallback: Literal["popular", "popular_recent"] = "popular_recent"
     """What users get that a model does not know."""
@@ -184,6 +184,14 @@ class RecommendConfig(BaseConfig):
     """Limit of one block of scores in a worker (users x items x 4 bytes)."""
     max_broadcast_bytes: int = Field(512 * 2**20, ge=0)
     """Similarities (for user_neighbours: interactions), at 12 bytes each, above this are joined in Spark, not sent to every worker."""
+
+    @field_validator("models", "tasks")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected each name once, found {', '.join(twice)} more often")
+        return names
 
 
 class TrackingConfig(BaseConfig):

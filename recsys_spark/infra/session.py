@@ -83,11 +83,17 @@ def build_session(config: Config) -> SparkSession:
         )
     if config.spark.check_workers:
         try:
-            check_workers(spark, config.data_root, config.spark.check_workers_seconds)
+            check_cluster(spark, config)
         except RecsysError:
             spark.stop()
             raise
     return spark
+
+
+def check_cluster(spark: SparkSession, config: Config) -> None:
+    """Raise ConfigError when workers lack what this configuration needs of them; see `check_workers`."""
+    also = ("faiss",) if config.recommend.index == "approximate" else ()
+    check_workers(spark, config.data_root, config.spark.check_workers_seconds, also)
 
 
 def _require_java() -> None:

@@ -19,6 +19,11 @@ ERASED_ID = "erased:"
 """What stands in the index before the number of an erased user, so that no number is given out twice."""
 
 
+def not_erased(user_index: DataFrame) -> DataFrame:
+    """Give the rows of the index that name a user: an erased one keeps its number only."""
+    return user_index.where(F.col(USER_ID) != F.concat(F.lit(ERASED_ID), USER_IDX))
+
+
 def has_column(name: str, column: str) -> bool:
     """Say whether a table has a column by its schema."""
     return column in TABLES[name].schema.fieldNames()

@@ -35,20 +35,20 @@ Report = dict[str, Any]
 `sees_file` (whether the driver's marker file is there; true where there is none)."""
 
 
-def check_workers(spark: SparkSession, data_root: str, timeout_seconds: float) -> None:
+def check_workers(spark: SparkSession, data_root: str, timeout_seconds: float, also: tuple[str, ...] = ()) -> None:
     """Run a small job on the executors that are there and compare what they have with what the driver has.
 
-    Expected are the same code of this package, of the packages it uses in workers the same first two numbers of the version,
-    and the folder data_root where that is a local path. Executors that come later are not looked at: they start from the same
-    image, archive or folder. Does nothing with a local master. Raises ConfigError when something differs, RetryableError when
-    no executor has come within timeout_seconds.
+    Expected are the same code of this package, of the packages it uses in workers and of those named in `also` the same first
+    two numbers of the version, and the folder data_root where that is a local path. Executors that come later are not looked
+    at: they start from the same image, archive or folder. Does nothing with a local master. Raises ConfigError when something
+    differs, RetryableError when no executor has come within timeout_seconds.
     """
     context = spark.sparkContext
     if re.fullmatch(r"local(\[.*\])?", str(context.master)):  # local-cluster[...] has workers, too
         return
     start = time.perf_counter()
     with _marker_file(data_root) as marker:
-        probe = worker_probe(WORKER_PACKAGES, marker)
+        probe = worker_probe((*WORKER_PACKAGES, *also), marker)
         [driver] = probe(())
         num_tasks = 2 * max(
             2, context.defaultParallelism

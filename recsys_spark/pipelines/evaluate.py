@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from recsys_spark.columns import (
     VALUE,
     K,
     Protocol,
+    Task,
 )
 from recsys_spark.config import Config
 from recsys_spark.config_file import dump_config, flatten_config, without_secrets
@@ -47,6 +48,10 @@ from recsys_spark.infra import tables, tracking
 from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import persisted
 from recsys_spark.log import log_step
+
+BASELINES = ("popular", "popular_recent", "neighbours")
+"""Models that stand beside every learned one."""
+_PLAIN = (*BASELINES, "again")
 
 
 def evaluate(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
@@ -83,7 +88,7 @@ def evaluate_run(
         measured = _measure(spark, config, recommendations, truth, cutoff)
         results = RunResults(
             title=f"{config.sources.events.name}: recommendations of {cutoff}",
-            notices=notices,
+            notices=(*notices, *what_is_missing(config, cutoff, measured["list_counts"])),
             run_date=cutoff,
             truth_end=dates.truth_end(cutoff),
             protocol=Protocol.GLOBAL_TIME_SPLIT,
@@ -116,6 +121,26 @@ def measure_lists(spark: SparkSession, config: Config, cutoff: date, truth: Data
 def report_path(config: Config, run_date: date) -> Path | None:
     """Give where the report is written; null when the data root is no local folder (the report is in MLflow then)."""
     return None if not config.is_local else Path(config.data_root).absolute() / "reports" / f"{run_date}.html"
+
+
+def what_is_missing(config: Config, cutoff: date, listed: Collection[tuple[str, str]]) -> list[str]:
+    """Say which of the configured lists are not there, and whether learned models stand without the plain ones beside them."""
+    wanted = [
+        (task, model) for task in config.recommend.tasks for model in config.recommend.models
+        if (task, model) != (Task.DISCOVERY, "again")
+    ]  # fmt: skip
+    missing = [f"{model} ({task})" for task, model in wanted if (task, model) not in listed]
+    absent = [model for model in BASELINES if model not in config.recommend.models]
+    notices = []
+    if missing:
+        notices.append(
+            f"No lists of {cutoff} from {', '.join(missing)}: train and recommend for this date, or take them out of recommend.models"
+        )
+    if absent and not set(config.recommend.models) <= set(_PLAIN):
+        notices.append(
+            f"Not measured beside the other models: {', '.join(absent)}. What a model is worth shows against them."
+        )
+    return notices
 
 
 def _recommendations(spark: SparkSession, config: Config, cutoff: date) -> DataFrame:

@@ -38,6 +38,7 @@ from recsys_spark.errors import DataError, ModelError
 from recsys_spark.infra import tables
 from recsys_spark.infra.catalogue import LISTS_COLD_ITEMS, read_catalogue
 from recsys_spark.infra.session import arrow_batches_of, persisted
+from recsys_spark.infra.user_rows import not_erased
 from recsys_spark.log import log_step
 from recsys_spark.models import recommend as engine
 from recsys_spark.models.again import recommend_again
@@ -83,7 +84,7 @@ class _Inputs:
 def recommend(spark: SparkSession, config: Config, run_date: date | None = None) -> dict[str, float]:
     """Replace the lists of one date (null: the split's test_start) for the configured tasks and models.
 
-    Every user of the user index gets lists; whom a model does not know gets recommend.fallback with is_fallback = true.
+    Every user of the user index who was not erased gets lists; whom a model does not know gets recommend.fallback with is_fallback = true.
     `again` recommends only what the user had, so it has no lists for discovery. Gives the number of rows by task.model.
     """
     events = tables.read_table(spark, config, "events", made_by="ingest_events")
@@ -109,7 +110,7 @@ def _read_inputs(
     spark: SparkSession, config: Config, events: DataFrame, cutoff: date, models: Sequence[str], kept: ExitStack
 ) -> _Inputs:
     interactions = tables.read_cutoff(spark, config, cutoff)
-    user_index = tables.read_table(spark, config, "user_index", made_by="build_interactions")
+    user_index = not_erased(tables.read_table(spark, config, "user_index", made_by="build_interactions"))
     item_ids = engine.collect_catalogue(read_catalogue(spark, config, interactions, models, cutoff))
     positions = engine.catalogue_positions(spark, item_ids)
     catalogue, cap = positions, None

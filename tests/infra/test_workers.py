@@ -15,8 +15,9 @@ import pyspark
 import pytest
 from pyspark import cloudpickle
 
+from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, RetryableError
-from recsys_spark.infra import workers
+from recsys_spark.infra import session, workers
 
 VERSIONS = {"recsys_spark": "0.1.0+aaaa1111", "numpy": "2.4.6"}
 GOOD = {"host": "w1", "python": "/opt/venv/bin/python", "versions": VERSIONS, "sees_file": True}
@@ -142,6 +143,14 @@ def test_without_an_executor_in_time_it_gives_up_and_may_be_tried_again(spark):
     with pytest.raises(RetryableError, match=r"within 0\.5 s.*same command again"), workers._time_limit(context, 0.5):
         context.parallelize([1], 1).mapPartitions(wait).collect()
     assert len(context.getJobTags()) == 0
+
+
+def test_packages_that_the_config_asks_for_are_looked_for_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "check_workers", lambda spark, root, seconds, also: asked.append(also))
+    for index in ("exact", "approximate"):
+        session.check_cluster(None, Config(recommend={"index": index}))
+    assert asked == [(), ("faiss",)]
 
 
 def test_one_machine_has_no_workers_to_check(spark, tmp_path):

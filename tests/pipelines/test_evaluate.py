@@ -18,7 +18,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.infra import tables
 from recsys_spark.infra.tracking import tracking_uri
 from recsys_spark.pipelines import evaluate as pipeline
-from recsys_spark.pipelines.evaluate import evaluate_run, report_path
+from recsys_spark.pipelines.evaluate import evaluate_run, report_path, what_is_missing
 
 pytestmark = pytest.mark.spark
 
@@ -337,6 +337,17 @@ def test_pipeline_gives_the_ndcg_of_each_list(results, monkeypatch):
     assert pipeline.evaluate(None, config) == {
         "next.popular": pytest.approx(2 / 3), "next.again": pytest.approx(1 / 3), "discovery.popular": pytest.approx(2 / 3),
     }  # fmt: skip
+
+
+def test_missing_lists_and_plain_models_that_should_stand_beside_are_named(results, tmp_path):
+    assert results.notices == ()
+    config = make_config(tmp_path, recommend={"models": ["als", "again", "ease", "popular"]})
+    listed = {("next", "als"), ("discovery", "als"), ("next", "ease"), ("next", "again"), ("next", "popular")}
+    missing, beside = what_is_missing(config, CUTOFF, listed)
+    assert missing.startswith("No lists of 2024-03-10 from ease (discovery), popular (discovery): train and recommend")
+    assert beside.startswith("Not measured beside the other models: popular_recent, neighbours.")
+    plain = make_config(tmp_path, recommend={"models": ["again"], "tasks": ["next"]})
+    assert what_is_missing(plain, CUTOFF, {("next", "again")}) == []
 
 
 def test_date_without_lists_names_the_job(spark, config, results):

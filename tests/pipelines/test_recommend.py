@@ -38,6 +38,7 @@ from worlds import (
 
 from recsys_spark.errors import DataError, ModelError
 from recsys_spark.infra import tables
+from recsys_spark.infra.user_rows import remove_users
 from recsys_spark.models.approximate import build_index
 from recsys_spark.pipelines.recommend import recommend
 
@@ -272,6 +273,15 @@ def test_rerun_replaces_its_own_partition_and_no_other(spark, world, recommendat
     check_same_lists(after[is_rerun], lists_of("next", "popular").query("rank <= 3"))
     others = recommendations[(recommendations["task"] != "next") | (recommendations["model"] != "popular")]
     assert len(after[~is_rerun]) == len(others)
+
+
+def test_an_erased_user_gets_no_lists(spark, world, tmp_path):
+    copy = world.copied_to(tmp_path, recommend={"models": ["popular"], "tasks": ["next"]})
+    gone = spark.createDataFrame([("a1",), ("new",)], "user_id string")
+    assert remove_users(spark, copy.config, "user_index", gone) == 2
+    recommend(spark, copy.config, CUTOFF)
+    lists_pdf = table_pdf(spark, copy.config, "recommendations").query("task == 'next' and model == 'popular'")
+    assert set(lists_pdf["user_id"]) == world.users() - {"a1", "new"}
 
 
 def test_stored_rows_carry_the_version_of_their_model(spark, world, recommendations):
