@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON_BIN := $(VENV)/bin/python
 RECSYS := $(VENV)/bin/recsys
 PETASTORM := .venv-petastorm
-PETASTORM_TESTS := tests/test_petastorm.py tests/test_doctor.py tests/test_main_job.py tests/infra/test_tables.py
+PETASTORM_TESTS := tests/models/test_item_encoder.py tests/test_petastorm.py tests/test_doctor.py tests/test_main_job.py tests/infra/test_tables.py
 UV := $(VENV)/bin/uv
 PYTEST := $(PYTHON_BIN) -m pytest
 DEMO_DIR ?= data/demo
@@ -82,7 +82,7 @@ bench: ready ## every benchmark, hours in all; DATA=folder with ml-1m, ml-100k a
 	$(PYTHON_BIN) benchmarks/bench_als_engines.py --data ml-1m=$(DATA)/ml-1m
 	$(PYTHON_BIN) benchmarks/bench_feature_factors.py --data $(DATA)/ml-1m
 	$(UV) venv --quiet --clear --python $(PYTHON_BIN) .venv-peers
-	$(UV) pip install --quiet --python .venv-peers/bin/python rectools==0.19.0 lenskit==2025.8.1 pyarrow==18.1.0
+	$(UV) pip install --quiet --python .venv-peers/bin/python rectools==0.19.0 lenskit==2025.8.1
 	$(PYTHON_BIN) benchmarks/bench_peers.py --data $(DATA)/ml-1m --peers .venv-peers/bin/python
 
 clean: ## remove caches and build output; .venv and data/ stay

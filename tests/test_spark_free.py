@@ -11,7 +11,8 @@ MODULES = (
     "columns", "errors", "config", "config_file", "log", "cli", "demo_data", "doctor",
     "data.normal_form", "evaluation.metrics", "evaluation.run_results", "evaluation.report", "evaluation.summary",
     "evaluation.significance", "evaluation.blocks",
-    "models.top_k", "models.neighbours", "models.ease", "models.version", "infra.jvm", "infra.spark_conf",
+    "models.top_k", "models.item_encoder", "models.encoder_files", "models.token_batches",
+    "models.neighbours", "models.ease", "models.version", "infra.jvm", "infra.spark_conf",
     "search_space", "evaluation.windows",
     "data.checks", "infra.prometheus", "infra.ingest_gauges",
 )  # fmt: skip
