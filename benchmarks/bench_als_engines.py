@@ -14,9 +14,8 @@ from pathlib import Path
 
 from measure import hardware, versions
 
-from recsys_spark.cli import conf_folder
 from recsys_spark.config import Config
-from recsys_spark.config_file import load_config
+from recsys_spark.config_file import conf_folder, load_config
 from recsys_spark.data.split import count_events_per_day, split_dates
 from recsys_spark.infra import tables
 from recsys_spark.infra.session import build_session

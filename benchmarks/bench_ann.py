@@ -174,14 +174,10 @@ def _peak_memory_gb() -> float:
 
 def _store(name: str, measured: dict[str, object]) -> None:
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    about = {
-        "hardware": hardware(),
-        "versions": versions("faiss-cpu", "numpy"),
-        "floor": FLOOR,
-        "threads_of_searches": 1,
-    }
+    about = {"hardware": hardware(), "versions": versions("faiss-cpu", "numpy")}  # cases may be of several machines
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**report, **about, name: {**report.get(name, {}), **measured}}, indent=1) + "\n")
+    found = {"floor": FLOOR, "threads_of_searches": 1, name: {**report.get(name, {}), **about, **measured}}
+    RESULTS.write_text(json.dumps({**report, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

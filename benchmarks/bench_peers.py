@@ -14,7 +14,7 @@ the whole process tree. The machine's cores are for all to use as they do by def
   without the last two) from a grid, with another seed than those reported.
 
 Writes benchmarks/results/peers.json; models that are not run keep their figures. The peers live in an environment of their own:
-  uv venv FOLDER && uv pip install --python FOLDER/bin/python rectools==0.19.0 lenskit==2025.8.1 pyarrow==18.1.0
+  uv venv FOLDER && uv pip install --python FOLDER/bin/python rectools==0.19.0 lenskit==2025.8.1
 Usage: .venv/bin/python benchmarks/bench_peers.py --data FOLDER_OF_ML_1M --peers FOLDER/bin/python [--models ease neighbours als] [--runs 3]
 """
 
