@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
-from worlds import BLOCK_USERS, CUTOFF, table_pdf, trained_blocks_world
+from worlds import BLOCK_USERS, CUTOFF, add_events, event, table_pdf, trained_blocks_world
 
 from recsys_spark.backtest import backtest, folds_of, protocol_name
 from recsys_spark.columns import Protocol
@@ -29,18 +29,18 @@ OTHER_PROTOCOL = {"run_id": "r", "model": "als", "task": "next", "protocol": Pro
                   "metric": "ndcg", "k": 3, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "num_users": 9, "run_date": CUTOFF,
                   "model_version": "als-1"}  # fmt: skip
 KEY = ["task", "model", "slice", "metric", "k"]
+SETTINGS = {
+    "split": {"validation_start": CUTOFF - timedelta(days=5), "test_start": CUTOFF, "held_out_share": 0.4,
+              "windows": {"count": 1, "test_days": 2}},
+    "recommend": {"k": 5, "models": MODELS},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(spark_session, tmp_path_factory):
     """A copy of the trained world, with metrics of another protocol on the same date."""
-    settings = {
-        "split": {"validation_start": CUTOFF - timedelta(days=5), "test_start": CUTOFF, "held_out_share": 0.4,
-                  "windows": {"count": 1, "test_days": 2}},
-        "recommend": {"k": 5, "models": MODELS},
-    }  # fmt: skip
     world = trained_blocks_world(spark_session, tmp_path_factory).copied_to(
-        tmp_path_factory.mktemp("backtest"), **settings
+        tmp_path_factory.mktemp("backtest"), **SETTINGS
     )
     rows = spark_session.createDataFrame(pd.DataFrame([OTHER_PROTOCOL]))
     tables.replace_partition(spark_session, world.config, "metrics", rows, {"run_date": CUTOFF})
@@ -90,14 +90,15 @@ def test_mlflow_has_the_mean_and_a_child_run_per_window(world, rolling):
     assert parent.data.metrics[name] == window.data.metrics[name] == pytest.approx(ndcg["value"].item())
 
 
-def test_held_out_users_are_listed_from_their_history_by_models_that_never_saw_them(spark, world):
-    config = with_values(world.config, {"recommend.models": [*MODELS, "ease"]}, origin="test")
-    (fold,) = folds_of(events_of(spark, world), config, Protocol.BY_USER, None)
+def test_held_out_users_are_listed_from_their_history_by_models_that_never_saw_them(spark, world, tmp_path):
+    (fold,) = folds_of(events_of(spark, world), world.config, Protocol.BY_USER, None)
     held_out = {row[0] for row in fold.test.select("user_id").distinct().collect()}
     assert held_out & set(BLOCK_USERS)
-    # ease, whose weights are of the trained catalogue, meets items that only held-out users had
-    assert not fold.history.join(fold.train, on="item_id", how="left_anti").isEmpty()
-    found = backtest(spark, config, Protocol.BY_USER)
+    # ease, whose weights are of the trained catalogue, meets an item that only a held-out user had
+    copy = world.copied_to(tmp_path, **(SETTINGS | {"recommend": {"k": 5, "models": [*MODELS, "ease"]}}))
+    own = event(min(held_out & set(BLOCK_USERS)), "own", CUTOFF - timedelta(days=8))
+    add_events(spark, copy.config, [own | {"event_id": f"own{number}"} for number in range(2)])
+    found = backtest(spark, copy.config, Protocol.BY_USER)
     assert found.protocol == "by_user_last_1"
     rows = found.metrics_pdf.query("task == 'next' and slice == 'all' and metric == 'recall' and k == 5").set_index(
         "model"

@@ -62,6 +62,6 @@ def test_catalogue_that_is_too_large_says_what_it_would_take(spark, world, tmp_p
     ):
         train_ease(spark, copy.config, CUTOFF)
     with pytest.raises(
-        TrainingError, match=r"found 50,000, which take 20.0 GB on the driver and 10.0 GB in every worker"
+        TrainingError, match=r"found 50,000, which take 30.0 GB on the driver and 10.0 GB in every worker"
     ):
         pipeline.check_size(50_000, 20_000)
