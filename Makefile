@@ -46,7 +46,7 @@ test-petastorm: export PYSPARK_PYTHON := $(abspath $(PETASTORM)/bin/python)
 test-petastorm: ## the demo in short and the tests of the line in the second lock: Spark 4.0 with petastorm (makes a 6 GB environment)
 	@bin/setup --quiet --petastorm
 	$(PETASTORM)/bin/recsys demo --sample 0.05 --set data_root=data/demo-petastorm
-	$(PETASTORM)/bin/python -m pytest $(PETASTORM_TESTS) $(ARGS)
+	$(PETASTORM)/bin/python -m pytest -m "not gpu" $(PETASTORM_TESTS) $(ARGS)
 
 lint: ready ## ruff, format, types and the import contracts
 	$(VENV)/bin/ruff check $(SOURCES)
