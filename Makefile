@@ -11,7 +11,7 @@ UV := $(VENV)/bin/uv
 PYTEST := $(PYTHON_BIN) -m pytest
 DEMO_DIR ?= data/demo
 TEST_PROCESSES ?= 2
-BENCHMARKS := metrics demo ingest history growth models ann kill state_machine
+BENCHMARKS := metrics demo ingest history growth models ann kill state_machine driver_memory
 # Folders that are linted; the ones that are not there yet are left out.
 SOURCES := $(wildcard setup.py recsys_spark jobs tests benchmarks airflow_dags notebooks)
 EXTRAS := $(addprefix --extra ,demo implicit ann tune dev)

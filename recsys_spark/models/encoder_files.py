@@ -137,9 +137,13 @@ def _located(model: str | None) -> Path:
 
 
 def _in_local_cache(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise ConfigError(
+            f"encoder.model: {name!r} is no folder, and a name can only be looked up with the extra [text], which is not installed here"
+        ) from error
     try:
         return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError as error:

@@ -1,8 +1,8 @@
 """Texts -> vectors by a Hugging Face encoder. Free of Spark: it runs in a worker, in a service, or on a machine without Java.
 
-Three things make it faster than a plain loop over batches, and none changes a vector beyond rounding: each distinct text is
-encoded once, texts are sorted by their number of tokens so that little padding goes through the model, and the arithmetic may be
-bf16 or int8. Torch and transformers are imported where a model is loaded, so that importing this module costs nothing.
+Three things make it faster than a plain loop over batches: each distinct text is encoded once, texts are sorted by their number
+of tokens so that little padding goes through the model, and the arithmetic may be bf16 or int8. The first two change no vector
+beyond rounding. Torch and transformers are imported where a model is loaded, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ NOT_FINITE = "vector_not_finite"
 MODEL_ERROR = "model_error"
 TOKENIZER_ERROR = "tokenizer_error"
 _TOKENS = {"cpu": 4096, "cuda": 131_072}  # at once, where the config names no number
-_LENGTH_MULTIPLE = {"cpu": 1, "cuda": 8}  # attention with padding falls to a slow kernel at other lengths on a GPU
+_LENGTH_MULTIPLE = {
+    "cpu": 1,
+    "cuda": 8,
+}  # matrix units of GPUs work in tiles of 8; what it brings has not been measured apart
 _POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
